@@ -1,0 +1,58 @@
+"""Where a kernel is declared once: its Python source, its signature and its compiler flags.
+
+A kernel is a plain function over C-contiguous arrays and scalars that allocates nothing. This
+module only records it; a back end (:mod:`edge_mdda.kernels.jit`) turns the record into machine code.
+A *row helper* is a piece of a kernel: it is always inlined and never called from Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from numba import njit
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+FAST_MATH = {"contract", "nsz", "nnan", "ninf"}
+"""Fused multiply-add, and no NaN, infinity or signed zero to care for: min and max become one instruction."""
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """One kernel as its source declares it."""
+
+    name: str
+    signature: str
+    """Numba notation, for example ``void(f4[:, ::1], f4)``."""
+    function: Callable[..., Any]
+
+
+REGISTRY: dict[str, KernelSpec] = {}
+
+
+def kernel(signature: str) -> Callable[[Function], Function]:
+    """Register a kernel under its own name; the function itself stays plain Python."""
+
+    def register(function: Function) -> Function:
+        REGISTRY[function.__name__] = KernelSpec(function.__name__, signature, function)
+        return function
+
+    return register
+
+
+def row_helper(function: Function) -> Function:
+    """Mark a function that kernels inline.
+
+    ``forceinline`` works in LLVM, after the caller's arrays are known to be distinct;
+    Numba's own ``inline="always"`` left alias checks that kept these loops scalar.
+    """
+    return njit(
+        forceinline=True,
+        fastmath=FAST_MATH,
+        error_model="numpy",
+        boundscheck=False,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+    )(function)

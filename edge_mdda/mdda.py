@@ -1,0 +1,366 @@
+"""The purifier: MDDA over an image pyramid in one preallocated workspace.
+
+References
+----------
+Wang, Li, Shen, Qiao, "Multiscale diffusive and denoising aggregation", Computers in Biology and
+Medicine 164, 2023 (arXiv 2208.10373).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from edge_mdda.kernels import PAD, ROW_BLOCK, load_kernels
+from edge_mdda.params import PRESETS, MddaParams, ParamsError
+
+__all__ = ["PRESETS", "MAX_SIDE", "MIN_SIDE", "MddaParams", "ParamsError", "Purifier"]
+
+MIN_SIDE, MAX_SIDE = 16, 4096
+CHANNELS = 3
+CACHE_LINE = 64  # bytes
+MASK_32 = 0xFFFFFFFF
+MASK_64 = 0xFFFFFFFFFFFFFFFF
+
+Planes = list[list[np.ndarray]]
+"""``planes[channel][scale]``: float32 (height, width)."""
+
+
+class Purifier:
+    """Reverse small perturbations of one size of image with MDDA.
+
+    It removes structure weaker than about ``sigma`` grey levels that an attacker, who does not know of it,
+    added. It does **not** withstand an attacker who knows it and optimises through it (BPDA with
+    expectation over the noise), large visible patches, or a replaced picture.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the images, 16 to 4096 pixels each.
+    params : MddaParams
+        Default: the preset ``balanced``.
+    threads : int
+        Threads that share the (scale, channel) planes. The result does not depend on it.
+
+    Notes
+    -----
+    All memory is allocated here: two pyramids of one channel with one thread (of three channels with
+    more) and a ring of rows for each thread. A call allocates only its result. Calls on one
+    instance take turns; use one instance per thread to run images side by side.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from edge_mdda.mdda import Purifier
+    >>> image = np.full((32, 48, 3), 128, np.uint8)
+    >>> with Purifier(32, 48) as purifier:
+    ...     purifier.purify(image, seed=1).shape
+    (32, 48, 3)
+    """
+
+    def __init__(self, height: int, width: int, params: MddaParams | None = None, threads: int = 1) -> None:
+        for name, side in (("height", height), ("width", width)):
+            if isinstance(side, bool) or not isinstance(side, int) or not MIN_SIDE <= side <= MAX_SIDE:
+                raise ParamsError(f"{name}: must be a whole number from {MIN_SIDE} to {MAX_SIDE} pixels, got {side!r}")
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise ParamsError(f"threads: must be a whole number >= 1, got {threads!r}")
+        self.height, self.width = height, width
+        self.params = PRESETS["balanced"] if params is None else params
+        self.threads = threads
+        self._kernels = load_kernels()
+        self._base = self.params.scales.index(1.0)
+        self._sizes = self._pyramid_sizes()
+        self._first_sample = self._sample_offsets()
+        resident = 1 if threads == 1 else CHANNELS
+        self._front = self._planes(resident)
+        self._back = self._planes(resident)
+        self._rings = [self._ring() for _ in range(threads)]
+        self._pool = ThreadPoolExecutor(threads - 1, "edge-mdda") if threads > 1 else None
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Stop the worker threads. A closed purifier with one thread still works."""
+        if self._pool:
+            self._pool.shutdown()
+
+    def __enter__(self) -> Purifier:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Bytes of all preallocated buffers."""
+        arrays: list[np.ndarray] = [p for planes in (*self._front, *self._back) for p in planes]
+        arrays += [a for ring in self._rings for a in ring.values()]
+        return sum(a.nbytes for a in arrays)
+
+    def purify(self, rgb: np.ndarray, seed: int) -> np.ndarray:
+        """Purify one image.
+
+        Parameters
+        ----------
+        rgb : (height, width, 3) uint8
+            Any strides; pixels 0..255.
+        seed : int
+            0 to 2**64 - 1. The same seed gives the same bytes; an unpredictable one denies the attacker the noise.
+
+        Returns
+        -------
+        (height, width, 3) uint8, C-contiguous
+
+        Raises
+        ------
+        ValueError
+            Wrong shape, type or seed.
+        """
+        rgb = self._checked(rgb)
+        out = np.empty_like(rgb)
+        pack = self._kernels["pack"]
+        self._run(rgb, seed, lambda channel, plane: pack(plane, out, channel), None)
+        return out
+
+    def purify_stages(self, rgb: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """Purify and keep every intermediate image, for inspection; slower and not frugal.
+
+        Returns
+        -------
+        dict of str to (h, w, 3) float32 in grey levels
+            ``pyramid/<scale>``; ``block<k>/diffused/<scale>``, ``.../denoised/...`` and ``.../aggregated/...``
+            with k from 1; ``blended``; and ``purified``, which rounds to what :meth:`purify` returns.
+        """
+        rgb = self._checked(rgb)
+        stages: dict[str, np.ndarray] = {}
+
+        def record(name: str, channel: int, plane: np.ndarray) -> None:
+            if name not in stages:
+                stages[name] = np.empty((*plane.shape, CHANNELS), np.float32)
+            stages[name][:, :, channel] = plane
+
+        self._run(rgb, seed, lambda channel, plane: record("purified", channel, plane), record)
+        return stages
+
+    # -- one call ---------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        rgb: np.ndarray,
+        seed: int,
+        deliver: Callable[[int, np.ndarray], None],
+        record: Callable[[str, int, np.ndarray], None] | None,
+    ) -> None:
+        keys = _seed_keys(seed)
+        with self._lock:
+            resident = len(self._front)
+            for start in range(0, CHANNELS, resident):
+                self._run_channels(rgb, range(start, start + resident), keys, deliver, record)
+
+    def _run_channels(
+        self,
+        rgb: np.ndarray,
+        channels: range,
+        keys: tuple[np.uint32, np.uint32],
+        deliver: Callable[[int, np.ndarray], None],
+        record: Callable[[str, int, np.ndarray], None] | None,
+    ) -> None:
+        """All stages for the channels that are resident; ``channels[i]`` lives in slot ``i``."""
+        params, scales = self.params, range(len(self.params.scales))
+        slots = range(len(channels))
+        tasks = [(slot, scale) for scale in scales for slot in slots]  # fine scales first: longest first
+
+        def note(stage: str, planes: Planes) -> None:
+            if record:
+                for slot, scale in tasks:
+                    record(f"{stage}/{params.scales[scale]:g}", channels[slot], planes[slot][scale])
+
+        front, back = self._front, self._back
+        self._each(slots, lambda slot, ring: self._build_pyramid(rgb, channels[slot], front[slot], ring))
+        note("pyramid", front)
+        for block in range(params.n_blocks):
+            if record:
+                self._dda_block(tasks, channels, block, keys, front, back, denoise=False)
+                note(f"block{block + 1}/diffused", back)
+            self._dda_block(tasks, channels, block, keys, front, back)
+            note(f"block{block + 1}/denoised", back)
+            front, back = back, front
+            if record:
+                self._each(tasks, lambda task, ring: self._aggregate(task, front, back, ring))
+                note(f"block{block + 1}/aggregated", back)
+        self._each(tasks, lambda task, ring: self._aggregate(task, front, back, ring))
+        front, back = back, front
+
+        def finish(slot: int, ring: dict[str, np.ndarray]) -> None:
+            blended = self._blend(front[slot], back[slot], ring)
+            if record:
+                record("blended", channels[slot], blended)
+            smoothed = front[slot][self._base]
+            self._kernels["smooth"](blended, smoothed, np.float32(params.smoothing / 4), ring["scratch"])
+            deliver(channels[slot], smoothed)
+
+        self._each(slots, finish)
+
+    def _build_pyramid(self, rgb: np.ndarray, channel: int, planes: list[np.ndarray], ring: dict[str, Any]) -> None:
+        aggregate, base, scratch = self._kernels["aggregate"], self._base, ring["scratch"]
+        self._kernels["unpack"](rgb, channel, planes[base])
+        zero, one = np.float32(0), np.float32(1)
+        for scale in range(base + 1, len(planes)):
+            aggregate(planes[scale - 1], planes[scale], planes[scale], planes[scale], one, zero, zero, scratch)
+        for scale in range(base - 1, -1, -1):
+            aggregate(planes[scale], planes[scale], planes[scale + 1], planes[scale], zero, zero, one, scratch)
+
+    def _dda_block(
+        self,
+        tasks: list[tuple[int, int]],
+        channels: range,
+        block: int,
+        keys: tuple[np.uint32, np.uint32],
+        source: Planes,
+        target: Planes,
+        denoise: bool = True,
+    ) -> None:
+        """Aggregate the block before (if any), diffuse and denoise every plane of ``source`` into ``target``."""
+        params, dda_plane = self.params, self._kernels["dda_plane"]
+        sigma = np.float32(params.block_sigma(block))
+
+        def one_plane(task: tuple[int, int], ring: dict[str, np.ndarray]) -> None:
+            slot, scale = task
+            fine, here, coarse = self._neighbours(source[slot], scale)
+            weights = params.neighbour_weights(scale) if block else (0.0, 1.0, 0.0)
+            dda_plane(
+                fine,
+                here,
+                coarse,
+                target[slot][scale],
+                *map(np.float32, weights),
+                *keys,
+                self._first_sample[block, scale, channels[slot]],
+                sigma,
+                np.float32(params.scale_lam(scale)),
+                params.scale_iterations(scale) if denoise else 0,
+                ring["g"],
+                ring["px"],
+                ring["py"],
+                ring["carry"],
+                ring["scratch"],
+            )
+
+        self._each(tasks, one_plane)
+
+    def _aggregate(self, task: tuple[int, int], source: Planes, target: Planes, ring: dict[str, np.ndarray]) -> None:
+        slot, scale = task
+        fine, here, coarse = self._neighbours(source[slot], scale)
+        weights = map(np.float32, self.params.neighbour_weights(scale))
+        self._kernels["aggregate"](fine, here, coarse, target[slot][scale], *weights, ring["scratch"])
+
+    def _blend(self, planes: list[np.ndarray], spare: list[np.ndarray], ring: dict[str, np.ndarray]) -> np.ndarray:
+        """Weighted mean of all scales at scale 1, accumulated from the coarsest to the finest."""
+        aggregate, base, scratch = self._kernels["aggregate"], self._base, ring["scratch"]
+        total = sum(self.params.output_weights)
+        weights = [np.float32(w / total) for w in self.params.output_weights]
+        zero, one = np.float32(0), np.float32(1)
+        coarser, w_coarser = planes[-1], zero
+        for scale in range(len(planes) - 1, base - 1, -1):
+            finer, w_finer = (planes[scale - 1], weights[scale - 1]) if scale == base > 0 else (planes[scale], zero)
+            aggregate(finer, planes[scale], coarser, spare[scale], w_finer, weights[scale], w_coarser, scratch)
+            coarser, w_coarser = spare[scale], one
+        return spare[base]
+
+    @staticmethod
+    def _neighbours(planes: list[np.ndarray], scale: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``(finer, itself, coarser)``; where there is no neighbour its place is filled, with weight zero."""
+        return planes[max(scale - 1, 0)], planes[scale], planes[min(scale + 1, len(planes) - 1)]
+
+    def _each(self, tasks: Iterable[Any], work: Callable[[Any, dict[str, np.ndarray]], None]) -> None:
+        """Run every task; idle threads take the next one in order."""
+        waiting = deque(tasks)
+
+        def drain(ring: dict[str, np.ndarray]) -> None:
+            while True:
+                try:
+                    task = waiting.popleft()
+                except IndexError:
+                    return
+                work(task, ring)
+
+        if not self._pool:
+            drain(self._rings[0])
+            return
+        helpers = [self._pool.submit(drain, ring) for ring in self._rings[1:]]
+        try:
+            drain(self._rings[0])
+        finally:
+            for helper in helpers:
+                helper.result()
+
+    # -- layout -----------------------------------------------------------------------------------
+
+    def _checked(self, rgb: np.ndarray) -> np.ndarray:
+        expected = (self.height, self.width, CHANNELS)
+        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.shape != expected:
+            got = f"{rgb.dtype} {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+            raise ValueError(f"rgb: expected uint8 {expected}, got {got}")
+        return np.ascontiguousarray(rgb)
+
+    def _pyramid_sizes(self) -> list[tuple[int, int]]:
+        sizes = {self._base: (self.height, self.width)}
+        for scale in range(self._base + 1, len(self.params.scales)):
+            h, w = sizes[scale - 1]
+            sizes[scale] = (h + 1) // 2, (w + 1) // 2
+        for scale in range(self._base):  # only scale 2 can stand before 1
+            sizes[scale] = 2 * self.height, 2 * self.width
+        return [sizes[scale] for scale in range(len(self.params.scales))]
+
+    def _sample_offsets(self) -> dict[tuple[int, int, int], np.uint32]:
+        """First noise sample of every (block, scale, channel): one numbering, so streams cannot overlap.
+
+        The count wraps after 2**32 samples, which only an image of 4096 x 4096 with 16 blocks reaches.
+        """
+        offsets, count = {}, 0
+        for block in range(self.params.n_blocks):
+            for scale, (h, w) in enumerate(self._sizes):
+                for channel in range(CHANNELS):
+                    offsets[block, scale, channel] = np.uint32(count & MASK_32)
+                    count += h * w
+        return offsets
+
+    def _planes(self, channels: int) -> Planes:
+        return [[_aligned((h, w)) for h, w in self._sizes] for _ in range(channels)]
+
+    def _ring(self) -> dict[str, np.ndarray]:
+        iterations = max(self.params.scale_iterations(s) for s in range(len(self._sizes)))
+        width = max(w for _, w in self._sizes)
+        per_line = CACHE_LINE // 4
+        stride = -(-(PAD + width + 1) // per_line) * per_line
+        rows = ROW_BLOCK + iterations + 2
+        return {
+            "g": _aligned((rows, stride)),
+            "px": _aligned((rows, stride)),
+            "py": _aligned((rows, stride)),
+            "carry": _aligned((2 * iterations + 1, stride)),
+            "scratch": _aligned((stride,)),
+        }
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeroed float32 array that begins on a cache line."""
+    n_bytes = 4 * int(np.prod(shape))
+    block = np.zeros(n_bytes + CACHE_LINE, np.uint8)
+    start = -block.ctypes.data % CACHE_LINE
+    return block[start : start + n_bytes].view(np.float32).reshape(shape)
+
+
+def _seed_keys(seed: int) -> tuple[np.uint32, np.uint32]:
+    """Spread a seed over 64 bits (the finaliser of SplitMix64), so that seeds 1 and 2 share nothing."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= MASK_64:
+        raise ValueError(f"seed: expected a whole number from 0 to 2**64 - 1, got {seed!r}")
+    z = (int(seed) + 0x9E3779B97F4A7C15) & MASK_64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK_64
+    z ^= z >> 31
+    return np.uint32(z & MASK_32), np.uint32(z >> 32)
