@@ -232,6 +232,7 @@ class Purifier:
             slot, scale = task
             fine, here, coarse = self._neighbours(source[slot], scale)
             weights = params.neighbour_weights(scale) if block else (0.0, 1.0, 0.0)
+            lam = params.scale_lam(scale)
             dda_plane(
                 fine,
                 here,
@@ -241,8 +242,8 @@ class Purifier:
                 *keys,
                 self._first_sample[block, scale, channels[slot]],
                 sigma,
-                np.float32(params.scale_lam(scale)),
-                params.scale_iterations(scale) if denoise else 0,
+                np.float32(lam),
+                params.scale_iterations(scale) if denoise and lam > 0 else 0,
                 ring["g"],
                 ring["px"],
                 ring["py"],

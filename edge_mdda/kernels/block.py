@@ -13,7 +13,7 @@ from edge_mdda.kernels import PAD, ROW_BLOCK
 from edge_mdda.kernels.aggregate import aggregate_row
 from edge_mdda.kernels.noise import add_noise_row
 from edge_mdda.kernels.registry import kernel
-from edge_mdda.kernels.rof import bottom_sweep_row, first_sweep_row, primal_row, sweep_row, top_row
+from edge_mdda.kernels.rof import bottom_sweep_row, first_sweep_row, primal_row, step_of, sweep_row, top_row
 
 LEFT = PAD - 1  # a dual row is handed over from column -1 on
 
@@ -45,7 +45,8 @@ def dda_plane(
     """``out = ROF(aggregate(fine, here, coarse) + sigma * noise, lam)``.
 
     Ring rows are ``PAD + width + 1`` floats or more, ``ROW_BLOCK + iterations + 2`` of them; ``carry`` has two such
-    rows an iteration (``u`` between two row blocks) and one more. With 0 iterations ``out`` is the diffused image.
+    rows an iteration (``u`` between two row blocks) and one more. With 0 iterations ``out`` is the diffused image;
+    otherwise ``lam`` must be positive.
     """
     h, w = here.shape
     end = PAD + w
@@ -65,6 +66,7 @@ def dda_plane(
             last = min(start - 1 - t + ROW_BLOCK, h)
             if last <= first:
                 continue
+            step = step_of(t, iterations)
             u = carry[2 * t, PAD : end + 1]
             u_next = carry[2 * t + 1, PAD : end + 1]
             if first == 0 and start - 1 - t <= 0:
@@ -74,7 +76,7 @@ def dda_plane(
                         u[j] = g[j]
                     u[w] = u[w - 1]
                 else:
-                    top_row(u, g, ring_px[0, LEFT:end], ring_py[0, LEFT:end])
+                    top_row(u, g, ring_px[0, LEFT:end], ring_py[0, LEFT:end], lam)
             sweeps = min(last, h - 1)
             slot = int64(first % n_ring)
             for _ in range(first, sweeps):
@@ -83,9 +85,14 @@ def dda_plane(
                 px = ring_px[slot, LEFT:end]
                 py = ring_py[slot, LEFT:end]
                 if t == 0:
-                    first_sweep_row(u, u_next, g_next, px, py, lam)
+                    first_sweep_row(u, u_next, g_next, px, py, lam, step)
                 else:
-                    sweep_row(u, u_next, g_next, ring_px[below, LEFT:end], ring_py[below, LEFT:end], px, py, lam)
+                    px_next = ring_px[below, LEFT:end]
+                    py_next = ring_py[below, LEFT:end]
+                    if t < iterations - 1:
+                        sweep_row(u, u_next, g_next, px_next, py_next, px, py, lam, step, False)
+                    else:
+                        sweep_row(u, u_next, g_next, px_next, py_next, px, py, lam, step, True)
                 u, u_next = u_next, u
                 slot = below
             if last == h and first < h:
@@ -95,7 +102,7 @@ def dda_plane(
                     for j in range(w + 1):
                         px[j] = float32(0)
                         py[j] = float32(0)
-                bottom_sweep_row(u, px, lam)
+                bottom_sweep_row(u, px, lam, step)
             elif (sweeps - first) & 1:
                 for j in range(w + 1):
                     u_next[j] = u[j]
@@ -107,10 +114,10 @@ def dda_plane(
             px = ring_px[slot, LEFT:end]
             py = ring_py[slot, LEFT:end]
             if i > 0:
-                primal_row(out[i], g, px, py, ring_py[(i - 1) % n_ring, LEFT:end])
+                primal_row(out[i], g, px, py, ring_py[(i - 1) % n_ring, LEFT:end], lam)
             else:
                 u = carry[2 * iterations, PAD : end + 1]
-                top_row(u, g, px, py)
+                top_row(u, g, px, py, lam)
                 target = out[0]
                 for j in range(w):
                     target[j] = u[j]
