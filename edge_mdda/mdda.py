@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from edge_mdda.errors import ParamsError
 from edge_mdda.kernels import PAD, ROW_BLOCK, load_kernels
-from edge_mdda.params import PRESETS, MddaParams, ParamsError
+from edge_mdda.params import PRESETS, MddaParams
 
-__all__ = ["PRESETS", "MAX_SIDE", "MIN_SIDE", "MddaParams", "ParamsError", "Purifier"]
+__all__ = ["MAX_SIDE", "MIN_SIDE", "PRESETS", "MddaParams", "ParamsError", "Purifier"]
 
 MIN_SIDE, MAX_SIDE = 16, 4096
 CHANNELS = 3
@@ -190,9 +191,9 @@ class Purifier:
             note(f"block{block + 1}/denoised", back)
             front, back = back, front
             if record:
-                self._each(tasks, lambda task, ring: self._aggregate(task, front, back, ring))
+                self._aggregate_all(tasks, front, back)
                 note(f"block{block + 1}/aggregated", back)
-        self._each(tasks, lambda task, ring: self._aggregate(task, front, back, ring))
+        self._aggregate_all(tasks, front, back)
         front, back = back, front
 
         def finish(slot: int, ring: dict[str, np.ndarray]) -> None:
@@ -253,11 +254,14 @@ class Purifier:
 
         self._each(tasks, one_plane)
 
-    def _aggregate(self, task: tuple[int, int], source: Planes, target: Planes, ring: dict[str, np.ndarray]) -> None:
-        slot, scale = task
-        fine, here, coarse = self._neighbours(source[slot], scale)
-        weights = map(np.float32, self.params.neighbour_weights(scale))
-        self._kernels["aggregate"](fine, here, coarse, target[slot][scale], *weights, ring["scratch"])
+    def _aggregate_all(self, tasks: list[tuple[int, int]], source: Planes, target: Planes) -> None:
+        def one_plane(task: tuple[int, int], ring: dict[str, np.ndarray]) -> None:
+            slot, scale = task
+            fine, here, coarse = self._neighbours(source[slot], scale)
+            weights = map(np.float32, self.params.neighbour_weights(scale))
+            self._kernels["aggregate"](fine, here, coarse, target[slot][scale], *weights, ring["scratch"])
+
+        self._each(tasks, one_plane)
 
     def _blend(self, planes: list[np.ndarray], spare: list[np.ndarray], ring: dict[str, np.ndarray]) -> np.ndarray:
         """Weighted mean of all scales at scale 1, accumulated from the coarsest to the finest."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
+
+from edge_mdda.errors import ParamsError
 
 FINEST_SCALE = 2.0
 COARSEST_SCALE = 0.125
 MAX_BLOCKS = 16
 MAX_STRENGTH = 64.0  # grey levels; beyond it nothing of a lesion is left
 MAX_ITERATIONS = 200
-
-
-class ParamsError(ValueError):
-    """A parameter out of its range; the message begins with the field's name."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class MddaParams:
 
     def _check_scales(self) -> None:
         scales = self.scales
-        chain = all(fine == 2 * coarse for fine, coarse in zip(scales, scales[1:], strict=False))
+        chain = all(fine == 2 * coarse for fine, coarse in pairwise(scales))
         if not chain or 1.0 not in scales or max(scales) > FINEST_SCALE or min(scales) < COARSEST_SCALE:
             raise ParamsError(
                 f"scales: expected consecutive powers of two from at most 2 down to at least 1/8, including 1,"

@@ -1,31 +1,116 @@
-"""``python -m export``: train, evaluate and quantise lesion classifiers on a workstation."""
+"""``python -m export``: train, evaluate and quantise lesion classifiers on a workstation.
+
+A referral aid is made here, never a diagnosis.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from edge_mdda.errors import EdgeMddaError
+from edge_mdda.params import PRESETS
+from export.dataset import SPLITS
+from export.options import TrainOptions
+
 DEFAULT_DATA = Path("../shared/data/ham10000")
+BUILT_IN = Path("edge_mdda/models/lesion-lite0-int8.onnx")
+DEMO = Path("edge_mdda/models/demo-synthetic.jpg")
+
+EXAMPLES = """\
+examples:
+  python -m export train --out runs/stage1 --size 160 --purify-share 0
+  python -m export train --out runs/stage2 --init runs/stage1/checkpoint.pt
+  python -m export quantise runs/stage2/checkpoint.pt
+  python -m export evaluate --split test --purify on --json out.json
+  python -m export evaluate --model other.onnx --images DIR --labels FILE.csv
+"""
 
 
-def _add_train(commands: argparse._SubParsersAction) -> None:
-    from export.train import TrainOptions
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    parser = commands.add_parser("train", help="fine-tune EfficientNet-Lite0, purifier-aware")
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="images/ and labels.csv")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt and log.jsonl go here")
-    parser.add_argument("--init", type=Path, metavar="FILE", help="start from this checkpoint, not from ImageNet")
-    parser.add_argument("--threads", type=int, default=1)
+    train = commands.add_parser("train", help="fine-tune EfficientNet-Lite0, purifier-aware")
+    _add_data(train)
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt and log.jsonl go here")
+    train.add_argument("--init", type=Path, metavar="FILE", help="start from this checkpoint, not from ImageNet")
+    train.add_argument("--threads", type=int, default=1, help="of the tensor library (%(default)s)")
     for field in fields(TrainOptions):
-        kind = type(field.default)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
-    parser.set_defaults(run=_train)
+        train.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=type(field.default),
+            default=field.default,
+            help=f"{field.metadata['help']} (%(default)s)",
+        )
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="figures with intervals for any of our model files")
+    _add_data(evaluate)
+    evaluate.add_argument("--model", type=Path, metavar="FILE", help=".onnx, .tflite or .pt (default: the built-in)")
+    evaluate.add_argument("--runtime", choices=("onnx", "tflite"), help="default: by the model's suffix")
+    evaluate.add_argument("--split", choices=SPLITS, default="test", help="split of --data (%(default)s)")
+    evaluate.add_argument("--images", type=Path, metavar="DIR", help="any other set, with --labels, instead of --split")
+    evaluate.add_argument("--labels", type=Path, metavar="FILE.csv", help="columns image_id,dx")
+    evaluate.add_argument("--purify", choices=("off", "on", "both"), default="both", help="(%(default)s)")
+    evaluate.add_argument("--preset", choices=tuple(PRESETS), default="balanced", help="(%(default)s)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the purifier and the bootstrap (%(default)s)")
+    evaluate.add_argument("--threads", type=int, default=1, help="of the runtime (%(default)s)")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
+    evaluate.set_defaults(run=_evaluate)
+
+    quantise = commands.add_parser("quantise", help="a checkpoint becomes int8 ONNX with its manifest")
+    _add_data(quantise)
+    quantise.add_argument("checkpoint", type=Path)
+    quantise.add_argument("--out", type=Path, default=BUILT_IN, metavar="FILE", help="(%(default)s)")
+    quantise.add_argument("--seed", type=int, default=0, help="of the choice of calibration images (%(default)s)")
+    quantise.set_defaults(run=_quantise)
+
+    demo = commands.add_parser("demo", help="draw the synthetic demo picture")
+    demo.add_argument("--out", type=Path, default=DEMO, metavar="FILE", help="(%(default)s)")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=DEFAULT_DATA,
+        metavar="DIR",
+        help="images/ and labels.csv with splits (%(default)s)",
+    )
+
+
+def _step_printer(total: int) -> Callable[[], None] | None:
+    """Counts images on a terminal; None elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+    done, started = 0, time.monotonic()
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        rate = done / max(time.monotonic() - started, 1e-9)
+        end = "\n" if done == total else ""
+        print(f"\r{done}/{total} images, {rate:.0f}/s", end=end, file=sys.stderr, flush=True)
+
+    return step
 
 
 def _train(args: argparse.Namespace) -> int:
-    from export.train import TrainOptions, train
+    from export.train import train
 
     options = TrainOptions(**{f.name: getattr(args, f.name) for f in fields(TrainOptions)})
 
@@ -37,12 +122,55 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands)
-    args = parser.parse_args(argv)
-    return args.run(args)
+def _evaluate(args: argparse.Namespace) -> int:
+    from export.dataset import read_labels, read_split
+    from export.evaluate import evaluate, open_any, table, write_json
+
+    if (args.images is None) != (args.labels is None):
+        raise EdgeMddaError("--images and --labels go together")
+    classifier = open_any(args.model, args.runtime, args.threads)
+    labels = tuple(classifier.manifest.labels)
+    data = read_labels(args.images, args.labels, None, labels) if args.images else read_split(args.data, args.split)
+    step = _step_printer(len(data) * (2 if args.purify == "both" else 1))
+    result = evaluate(classifier, data, args.purify, args.preset, args.seed, step)
+    print(table(result))
+    if args.json:
+        write_json(args.json, result)
+    return 0
+
+
+def _quantise(args: argparse.Namespace) -> int:
+    from export.quantise import quantise
+
+    command = "python -m export quantise " + shlex.quote(args.checkpoint.name)
+    for name, value in quantise(args.checkpoint, args.data, args.out, command, args.seed).items():
+        print(f"{name}: {value}")
+    print(args.out)
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from export.demo import write_demo
+
+    write_demo(args.out)
+    print(args.out)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except EdgeMddaError as error:
+        print(f"export: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"export: {error.filename or 'error'}: {error.strerror or error}", file=sys.stderr)
+    except ImportError as error:
+        print(f"export: {error.name} is not installed; run: pip install -e '.[export]'", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 1
 
 
 if __name__ == "__main__":

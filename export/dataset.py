@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_mdda.errors import EdgeMddaError, ImageError
+
 CLASSES = {
     "akiec": "actinic keratosis or intraepithelial carcinoma",
     "bcc": "basal cell carcinoma",
@@ -31,7 +33,7 @@ SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
-class DatasetError(ValueError):
+class DatasetError(EdgeMddaError):
     """A label file or image folder that cannot be used; the message says what to change."""
 
 
@@ -119,8 +121,11 @@ def decode_all(data: LabelledImages, height: int, width: int, crop: str = "squee
 
 
 def iter_images(data: LabelledImages, height: int, width: int, crop: str = "squeeze") -> Iterator[np.ndarray]:
-    """Yield each image as ``(height, width, 3)`` uint8 RGB."""
+    """Yield each image as ``(height, width, 3)`` uint8 RGB; DatasetError names a file that cannot be read."""
     from edge_mdda.imaging import decode, fit
 
     for path in data.paths:
-        yield fit(decode(path), height, width, crop)
+        try:
+            yield fit(decode(path), height, width, crop)
+        except ImageError as error:
+            raise DatasetError(f"{path}: {error}") from error

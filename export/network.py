@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from edge_mdda.errors import EdgeMddaError
+
 INPUT_MEAN = 127.0
 INPUT_STD = 128.0
 """The pretrained weights expect (x - 127) / 128 of 0..255 RGB."""
@@ -24,7 +26,7 @@ INPUT_STD = 128.0
 CHECKPOINT_FORMAT = 1
 
 
-class CheckpointError(ValueError):
+class CheckpointError(EdgeMddaError):
     """A checkpoint that cannot be read or does not fit the network."""
 
 

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from export.augment import RandomPurifier, random_view
 from export.dataset import LabelledImages, decode_all, read_split
+from export.options import TrainOptions
 
 SAMPLING_POWER = 0.5  # class probability ~ count ** SAMPLING_POWER
 PREFETCHED_BATCHES = 3
@@ -32,21 +33,6 @@ WARMUP_SHARE = 0.05
 FINAL_LR_SHARE = 0.02
 GRADIENT_CLIP = 2.0
 LOG_EVERY = 20  # steps
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What decides a training run; stored in its checkpoint."""
-
-    steps: int = 1000
-    batch: int = 32
-    size: int = 224
-    lr: float = 5e-4
-    weight_decay: float = 0.02
-    label_smoothing: float = 0.05
-    ema: float = 0.998
-    purify_share: float = 0.5
-    seed: int = 0
 
 
 def keep_freed_memory() -> None:

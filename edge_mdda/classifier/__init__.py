@@ -1,0 +1,70 @@
+"""Quantised classifiers behind one protocol: ONNX Runtime and LiteRT (or the older tflite-runtime).
+
+``open_classifier`` reads the model's manifest, refuses a file that the manifest does not describe,
+and opens it in the runtime that its suffix, or the caller, names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from edge_mdda.classifier.manifest import Manifest, manifest_path, read_verified
+from edge_mdda.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["BUILT_IN", "RUNTIMES", "Classifier", "Manifest", "ModelError", "open_classifier"]
+
+RUNTIMES = {"onnx": ".onnx", "tflite": ".tflite"}
+"""Runtime names and the suffix of the files that each one runs."""
+
+BUILT_IN = Path(__file__).parent.parent / "models" / "lesion-lite0-int8.onnx"
+
+
+class Classifier(Protocol):
+    """A loaded model."""
+
+    manifest: Manifest
+    runtime: str
+    """What really runs it, for example ``onnxruntime 1.31.1 CPUExecutionProvider``."""
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        """Class probabilities ``(n, n_labels)`` float32 of ``(n, height, width, 3)`` uint8 RGB."""
+        ...
+
+
+def open_classifier(model: str | Path | None = None, runtime: str | None = None, threads: int = 1) -> Classifier:
+    """Open a model file with its manifest.
+
+    Parameters
+    ----------
+    model : path, optional
+        ``.onnx`` or ``.tflite`` with ``<same name>.json`` beside it. Default: the built-in model.
+    runtime : {'onnx', 'tflite'}, optional
+        Default: by the file's suffix.
+    threads : int
+        Threads of the runtime.
+
+    Raises
+    ------
+    ModelError
+        Missing, damaged or altered file, unknown or missing runtime; one line that says what to do.
+    """
+    path = BUILT_IN if model is None else Path(model)
+    by_suffix = {suffix: name for name, suffix in RUNTIMES.items()}.get(path.suffix.lower())
+    if runtime is not None and runtime not in RUNTIMES:
+        raise ModelError(f"unknown runtime '{runtime}'; choose one of {', '.join(RUNTIMES)}")
+    if by_suffix is None:
+        raise ModelError(f"{path}: expected a model file ending in {' or '.join(RUNTIMES.values())}")
+    if runtime is not None and runtime != by_suffix:
+        raise ModelError(f"{path}: runtime '{runtime}' runs {RUNTIMES[runtime]} files; give it one with --model")
+    content, manifest = read_verified(path, manifest_path(path))
+    if by_suffix == "onnx":
+        from edge_mdda.classifier.onnx import OnnxClassifier
+
+        return OnnxClassifier(content, manifest, threads)
+    from edge_mdda.classifier.tflite import TfliteClassifier
+
+    return TfliteClassifier(content, manifest, threads)

@@ -1,0 +1,155 @@
+"""What travels with a model file: labels, input, preprocessing, origin, licence and its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from edge_mdda.errors import ModelError
+
+FORMAT = 1
+CROPS = ("squeeze", "center")
+LAYOUTS = ("NHWC", "NCHW")
+MIN_SIDE, MAX_SIDE = 16, 4096  # pixels; the purifier's own range
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_MODEL_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The description of one model file.
+
+    Attributes
+    ----------
+    name, version : str
+        What the model is called.
+    file, sha256 : str
+        Name and hash of the file that this manifest describes.
+    labels : dict of str to str
+        Short label to full name, in the order of the outputs.
+    malignant : tuple of str
+        Labels that count towards the malignant share.
+    height, width : int
+        Input size in pixels.
+    layout : {'NHWC', 'NCHW'}
+        Axis order of the input tensor.
+    crop : {'squeeze', 'center'}
+        How an image comes to the input size; see :func:`edge_mdda.imaging.fit`.
+    mean, std : float
+        ``(pixel - mean) / std`` is fed to a float input; 0 and 1 where the graph does it.
+    output : {'logits', 'probabilities'}
+        What the graph returns.
+    refer_at : float
+        Malignant share from which on the advice is to refer.
+    retake_at : float
+        Disagreement (Jensen-Shannon, bits) of the raw and purified view from which on to retake.
+    chosen_by : str
+        The command that chose the two thresholds.
+    training_data, licence, notes : str
+        Origin of the weights.
+    """
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+    labels: dict[str, str]
+    malignant: tuple[str, ...]
+    height: int
+    width: int
+    layout: str
+    crop: str
+    mean: float
+    std: float
+    output: str
+    refer_at: float
+    retake_at: float
+    chosen_by: str
+    training_data: str
+    licence: str
+    notes: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "malignant", tuple(self.malignant))
+        checks = {
+            "format": self.format == FORMAT,
+            "labels": len(self.labels) >= 2 and all(isinstance(v, str) for v in self.labels.values()),
+            "malignant": set(self.malignant) <= set(self.labels),
+            "height": isinstance(self.height, int) and MIN_SIDE <= self.height <= MAX_SIDE,
+            "width": isinstance(self.width, int) and MIN_SIDE <= self.width <= MAX_SIDE,
+            "layout": self.layout in LAYOUTS,
+            "crop": self.crop in CROPS,
+            "mean": math.isfinite(self.mean),
+            "std": math.isfinite(self.std) and self.std > 0,
+            "output": self.output in ("logits", "probabilities"),
+            "refer_at": 0 <= self.refer_at <= 1,
+            "retake_at": 0 <= self.retake_at <= 1,
+            "sha256": len(self.sha256) == 64,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise ValueError(f"field '{name}' has the unusable value {getattr(self, name)!r}")
+
+    def to_json(self) -> str:
+        """Readable JSON with a final newline."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_mapping(cls, content: Mapping[str, Any]) -> Manifest:
+        """Check field names and values; raises ValueError, TypeError or AttributeError."""
+        known = {f.name for f in fields(cls)}
+        unknown = set(content) - known
+        if unknown:
+            raise ValueError(f"unknown field(s) {', '.join(sorted(unknown))}")
+        return cls(**content)
+
+
+def manifest_path(model: Path) -> Path:
+    """``lesion.onnx`` is described by ``lesion.onnx.json``."""
+    return model.with_name(model.name + ".json")
+
+
+def _read(path: Path, limit: int, kind: str) -> bytes:
+    try:
+        if not path.is_file():
+            raise ModelError(f"{path}: no such {kind} file")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the {kind} ({error.strerror})") from error
+    if len(content) > limit:
+        raise ModelError(f"{path}: {kind} is larger than {limit >> 20} MB")
+    return content
+
+
+def read_verified(model: Path, manifest_file: Path) -> tuple[bytes, Manifest]:
+    """The model's bytes and manifest, after the bytes were found to be those that it describes.
+
+    The bytes that were hashed are the bytes returned: the file is read once.
+
+    Raises
+    ------
+    ModelError
+        A file is missing, unreadable or not what it should be.
+    """
+    content = _read(model, MAX_MODEL_BYTES, "model")
+    text = _read(manifest_file, MAX_MANIFEST_BYTES, "manifest")
+    try:
+        manifest = Manifest.from_mapping(json.loads(text))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        cause = " ".join(str(error).split())
+        raise ModelError(f"{manifest_file}: not a usable manifest ({cause}); export the model again") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != manifest.sha256:
+        raise ModelError(
+            f"{model}: SHA-256 is {digest[:12]}…, its manifest says {manifest.sha256[:12]}…;"
+            " the file was altered or damaged: install it again"
+        )
+    return content, manifest

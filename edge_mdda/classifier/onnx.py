@@ -1,0 +1,52 @@
+"""Models in ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_mdda.classifier.manifest import Manifest
+from edge_mdda.classifier.tensors import check_batch, to_input, to_probabilities
+from edge_mdda.errors import ModelError
+
+DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+ERRORS_ONLY = 3  # ONNX Runtime's log severity
+
+
+class OnnxClassifier:
+    """A model opened in ONNX Runtime on the CPU; see :class:`edge_mdda.classifier.Classifier`."""
+
+    def __init__(self, content: bytes, manifest: Manifest, threads: int = 1) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ModelError("onnxruntime is not installed; run: pip install onnxruntime") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = ERRORS_ONLY
+        # Arenas keep the peak of every size they saw; one image a call needs no such cache.
+        options.enable_cpu_mem_arena = False
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises types of its own, all below Exception
+            cause = str(error).splitlines()[0][:200]
+            raise ModelError(f"{manifest.file}: ONNX Runtime cannot open the model ({cause})") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type not in DTYPES:
+            raise ModelError(f"{manifest.file}: expected one uint8 or float image input and one output")
+        self._input, self._dtype = inputs[0].name, DTYPES[inputs[0].type]
+        self.manifest = manifest
+        # A provider that was asked for can fail to load; say what really runs.
+        self.runtime = f"onnxruntime {onnxruntime.__version__} {self._session.get_providers()[0]}"
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        """Class probabilities ``(n, n_labels)`` float32 of ``(n, height, width, 3)`` uint8 RGB."""
+        check_batch(batch, self.manifest)
+        rows = []
+        for image in batch:
+            try:
+                rows.append(self._session.run(None, {self._input: to_input(image, self.manifest, self._dtype)})[0])
+            except Exception as error:  # a graph whose shapes do not fit the manifest fails only here
+                cause = str(error).splitlines()[0][:200]
+                raise ModelError(f"{self.manifest.file}: the model cannot run ({cause})") from error
+        return to_probabilities(np.concatenate(rows), self.manifest)

@@ -1,0 +1,259 @@
+"""The command line: ``edge-mdda screen`` and ``edge-mdda purify``.
+
+Parsing imports nothing but the standard library; NumPy, Numba and a runtime load when an image needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_mdda import NOTICE, __version__
+from edge_mdda.console import Progress, print_screening, printable
+from edge_mdda.errors import EdgeMddaError, ImageError, ParamsError
+from edge_mdda.imaging import Limits
+from edge_mdda.params import PRESETS
+
+if TYPE_CHECKING:
+    from edge_mdda.screening import Screener, Screening
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
+DEMO_IMAGE = Path(__file__).parent / "models" / "demo-synthetic.jpg"
+
+SCREEN_EXAMPLES = """\
+examples:
+  edge-mdda screen --demo                        the built-in drawn picture
+  edge-mdda screen lesion.jpg                    one photograph
+  edge-mdda screen --json visit/ > visit.jsonl   a folder, one JSON object a line
+  camera-still | edge-mdda screen -              an image on standard input
+  edge-mdda screen --seed 7 lesion.jpg           replay a result exactly
+
+exit status: 0 all images screened, 1 at least one failed, 2 wrong usage
+"""
+PURIFY_EXAMPLES = """\
+examples:
+  edge-mdda purify lesion.jpg purified.png
+  edge-mdda purify --preset strong --seed 7 lesion.jpg purified.png
+"""
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 256:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 256, got {text}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2**64 - 1, got {text}")
+    return value
+
+
+def _megapixels(text: str) -> int:
+    value = float(text)
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"expected megapixels above 0 and up to 1000, got {text}")
+    return int(value * 1e6)
+
+
+def _megabytes(text: str) -> int:
+    value = float(text)
+    if not 0 < value <= 1024:
+        raise argparse.ArgumentTypeError(f"expected megabytes above 0 and up to 1024, got {text}")
+    return int(value * 2**20)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="edge-mdda",
+        description=f"Screen skin lesions on this device, with tampered images purified. {NOTICE}",
+        epilog="'edge-mdda COMMAND --help' shows a command's options and examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"edge-mdda {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--preset", choices=tuple(PRESETS), default="balanced", help="purifier strength (%(default)s)")
+    common.add_argument("--seed", type=_seed, metavar="N", help="purifier's seed (default: a fresh one each image)")
+    common.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads to use (%(default)s)")
+    common.add_argument(
+        "--max-megapixels", type=_megapixels, default=40_000_000, metavar="N", help="largest image accepted (40)"
+    )
+    common.add_argument(
+        "--max-megabytes", type=_megabytes, default=32 * 2**20, metavar="N", help="largest file accepted (32)"
+    )
+
+    screen = commands.add_parser(
+        "screen",
+        parents=[common],
+        help="classify lesions and advise",
+        description=f"Classify lesions, raw and purified, and advise. {NOTICE}",
+        epilog=SCREEN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    screen.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders, or - for standard input")
+    screen.add_argument("--demo", action="store_true", help="screen the built-in synthetic picture")
+    screen.add_argument(
+        "--purify", choices=("off", "on", "both"), default="both", help="views to classify (%(default)s)"
+    )
+    screen.add_argument("--model", type=Path, metavar="FILE", help="another .onnx or .tflite with its manifest")
+    screen.add_argument("--runtime", choices=("onnx", "tflite"), help="default: by the model's suffix")
+    screen.add_argument("--save-purified", type=Path, metavar="DIR", help="also write what the purifier left, as PNG")
+    screen.add_argument("--json", action="store_true", help="one JSON object a line")
+    screen.set_defaults(run=_run_screen, parser=screen)
+
+    purify = commands.add_parser(
+        "purify",
+        parents=[common],
+        help="purify one image at its own size",
+        description="Purify one image at its own size and write it as PNG.",
+        epilog=PURIFY_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    purify.add_argument("source", metavar="IN", help="image file, or - for standard input")
+    purify.add_argument("target", metavar="OUT", type=Path, help="PNG file to write")
+    purify.set_defaults(run=_run_purify, parser=purify)
+    return parser
+
+
+def _complain(subject: str, cause: object) -> None:
+    """One line on standard error, whatever the message holds."""
+    print(f"edge-mdda: {printable(subject)}: {printable(' '.join(str(cause).split()))}", file=sys.stderr)
+
+
+def _expand(images: Sequence[str]) -> Iterator[str]:
+    """Files and ``-`` as they are; a folder as the images in it, sorted. An unusable folder stays itself."""
+    for image in images:
+        if image != "-" and Path(image).is_dir():
+            try:
+                inside = sorted(p for p in Path(image).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            except OSError:
+                inside = []
+            yield from map(str, inside) if inside else [image]
+        else:
+            yield image
+
+
+def _read(source: str, args: argparse.Namespace) -> bytes:
+    from edge_mdda.imaging import read_bytes, read_stream
+
+    return read_stream(sys.stdin.buffer, args.limits) if source == "-" else read_bytes(source, args.limits)
+
+
+def _run_screen(args: argparse.Namespace) -> int:
+    if args.demo:
+        args.images.append(str(DEMO_IMAGE))
+    if not args.images:
+        args.parser.error("no image given; name files or folders, or try --demo")
+    if args.save_purified and args.purify == "off":
+        args.parser.error("--save-purified needs --purify on or both")
+    if args.images.count("-") > 1:
+        args.parser.error("- (standard input) can be given only once")
+    from edge_mdda.imaging import check_header, write_png
+
+    names = list(_expand(args.images))
+    progress = Progress(len(names))
+    screener: Screener | None = None
+    failed = 0
+    try:
+        for name in names:
+            try:
+                content = _read(name, args)
+                if screener is None:
+                    check_header(content, args.limits)  # a hostile file is refused before anything large loads
+                    screener = _open_screener(args)
+                result = screener.screen(content, args.seed, name)
+                if args.save_purified and result.purified is not None:
+                    args.save_purified.mkdir(parents=True, exist_ok=True)
+                    stem = "stdin" if name == "-" else Path(name).stem
+                    write_png(args.save_purified / f"{stem}-{result.sha256[:8]}.purified.png", result.purified)
+            except (ImageError, OSError) as error:
+                progress.clear()
+                _complain("standard input" if name == "-" else name, error)
+                failed += 1
+                continue
+            finally:
+                progress.step()
+            progress.clear()
+            _print_result(result, screener, args.json)
+    finally:
+        progress.clear()
+        if screener is not None:
+            screener.close()
+    return EXIT_FAILED if failed else EXIT_OK
+
+
+def _open_screener(args: argparse.Namespace) -> Screener:
+    from edge_mdda.screening import Screener
+
+    return Screener(args.model, args.runtime, args.purify, args.preset, args.threads, args.limits)
+
+
+def _print_result(result: Screening, screener: Screener, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result.to_dict()), flush=True)
+    else:
+        manifest = screener.classifier.manifest
+        print_screening(result, manifest.labels, manifest.malignant, sys.stdout)
+
+
+def _run_purify(args: argparse.Namespace) -> int:
+    if args.target.suffix.lower() != ".png":
+        args.parser.error(f"OUT must end in .png (lossless), got {args.target}")
+    import secrets
+
+    from edge_mdda.imaging import decode, write_png
+
+    try:
+        picture = decode(_read(args.source, args), args.limits)
+        from edge_mdda.mdda import Purifier
+        from edge_mdda.screening import SEED_BITS
+
+        seed = secrets.randbits(SEED_BITS) if args.seed is None else args.seed
+        try:
+            with Purifier(*picture.shape[:2], PRESETS[args.preset], args.threads) as purifier:
+                purified = purifier.purify(picture, seed)
+        except ParamsError as error:
+            raise ImageError(f"{error}; resize the image first") from error
+        write_png(args.target, purified)
+    except ImageError as error:
+        _complain("standard input" if args.source == "-" else args.source, error)
+        return EXIT_FAILED
+    print(f"{printable(str(args.target))}: preset {args.preset}, seed {seed}")
+    return EXIT_OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    args = build_parser().parse_args(argv)
+    args.limits = Limits(args.max_megapixels, args.max_megabytes)
+    run: Callable[[argparse.Namespace], int] = args.run
+    try:
+        status = run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone: point stdout elsewhere, or Python complains once more while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except MemoryError:
+        _complain("memory", "not enough for this image; try a smaller one or fewer threads")
+        return EXIT_FAILED
+    except EdgeMddaError as error:
+        _complain("error", error)
+        return EXIT_FAILED
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

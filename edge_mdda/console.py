@@ -1,0 +1,88 @@
+"""What a person sees: the printed screening, colours and a progress bar, each only where it fits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TextIO
+
+from edge_mdda import NOTICE
+
+if TYPE_CHECKING:
+    from edge_mdda.screening import Screening
+
+BAR_CELLS = 24
+PROGRESS_FROM = 4  # images; fewer are done before a bar is read
+COLOURS = {"refer": "\033[1;31m", "retake": "\033[1;33m", "routine": "\033[1;32m"}
+RESET = "\033[0m"
+
+
+def colour_wanted(stream: TextIO) -> bool:
+    """Whether to colour: a terminal, and neither ``NO_COLOR`` nor ``TERM=dumb`` is set."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _bar(share: float, stream: TextIO) -> str:
+    encoding = (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "")
+    full, empty = ("█", "·") if encoding.startswith("utf") else ("#", ".")
+    cells = round(share * BAR_CELLS)
+    return full * cells + empty * (BAR_CELLS - cells)
+
+
+def print_screening(result: Screening, names: Mapping[str, str], malignant: tuple[str, ...], stream: TextIO) -> None:
+    """Print one screening as text.
+
+    ``names`` maps a label to its full name; ``malignant`` are the labels in the malignant share.
+    """
+    lines = [printable(result.image)]
+    raw = result.raw_probabilities if result.purify else None
+    width = max(len(f"{name} ({label})") for label, name in names.items())
+    for label, share in sorted(result.probabilities.items(), key=lambda item: -item[1]):
+        line = f"  {f'{names[label]} ({label})':<{width}} {share:6.1%} {_bar(share, stream)}"
+        lines.append(line + (f"  raw {raw[label]:6.1%}" if raw else ""))
+    title = f"malignant share ({' + '.join(malignant)})"
+    lines.append(f"  {title:<{width}} {result.malignant:6.1%}")
+    if result.disagreement is None:
+        view = "purified" if result.purify else "raw"
+        lines.append(f"  only the {view} view was classified: tampering cannot be noticed")
+    else:
+        change = "another top class" if result.top_changed else "same top class"
+        lines.append(f"  disagreement of raw and purified view: {result.disagreement:.3f} bit, {change}")
+    action = result.advice.action.upper()
+    if colour_wanted(stream):
+        action = COLOURS[result.advice.action] + action + RESET
+    lines.append(f"  advice: {action}, because {result.advice.rule}")
+    times = ", ".join(f"{stage} {value:.1f} ms" for stage, value in result.timings_ms.items())
+    seed = f"; preset {result.purify['preset']}, seed {result.purify['seed']}" if result.purify else ""
+    lines.append(f"  {times}{seed}")
+    lines.append(f"  {NOTICE}")
+    print("\n".join(lines), file=stream)
+
+
+def printable(text: str) -> str:
+    """A file name without control characters or lone surrogates, so that it cannot steer the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class Progress:
+    """A bar on standard error while several images are screened; silent unless that is a terminal."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self.active = total >= PROGRESS_FROM and sys.stderr.isatty()
+
+    def step(self) -> None:
+        """One more image is done."""
+        self.done += 1
+        self._draw()
+
+    def _draw(self) -> None:
+        if self.active:
+            bar = _bar(self.done / self.total, sys.stderr)
+            print(f"\r{bar} {self.done}/{self.total}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Remove the bar, before something else is printed or at the end."""
+        if self.active:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,267 @@
+"""From one image to one answer: decode, purify, classify both views, compare, advise.
+
+What the advice does not withstand: an attacker who knows the purifier and optimises through it, a
+replaced picture, and everything that the network itself gets wrong. It is a referral aid, never a diagnosis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_mdda import NOTICE
+from edge_mdda.classifier import Classifier, open_classifier
+from edge_mdda.errors import ParamsError
+from edge_mdda.imaging import Limits, decode, fit, read_bytes
+from edge_mdda.params import PRESETS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PURIFY_MODES = ("off", "on", "both")
+SEED_BITS = 53  # every seed is exact in any JSON reader
+MIN_CONTRAST = 2.0  # grey levels, standard deviation; a blank or capped lens stays below
+MIN_SIDE_SHARE = 0.5  # of the model's input; a smaller picture is mostly interpolation
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do next and the rule that said so."""
+
+    action: str
+    """``refer``, ``retake`` or ``routine``."""
+    rule: str
+
+
+@dataclass(frozen=True)
+class Screening:
+    """The answer for one image.
+
+    ``probabilities`` are those of the purified view, or of the raw one with ``purify="off"``;
+    they assume that all classes are equally likely, as the network was trained to.
+    """
+
+    image: str
+    sha256: str
+    probabilities: dict[str, float]
+    raw_probabilities: dict[str, float] | None
+    malignant: float
+    disagreement: float | None
+    """Jensen-Shannon divergence of the raw and the purified view in bits, 0 to 1."""
+    top_changed: bool | None
+    advice: Advice
+    purify: dict[str, Any] | None
+    model: dict[str, str]
+    timings_ms: dict[str, float]
+    purified: np.ndarray | None
+    """(height, width, 3) uint8 at the model's size; not part of the JSON."""
+
+    @property
+    def label(self) -> str:
+        """Most probable class."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as ``edge-mdda screen --json`` prints them."""
+
+        def rounded(values: dict[str, float] | None) -> dict[str, float] | None:
+            return None if values is None else {name: round(value, 5) for name, value in values.items()}
+
+        return {
+            "image": self.image,
+            "sha256": self.sha256,
+            "label": self.label,
+            "probabilities": rounded(self.probabilities),
+            "raw_probabilities": rounded(self.raw_probabilities),
+            "malignant": round(self.malignant, 5),
+            "disagreement": None if self.disagreement is None else round(self.disagreement, 5),
+            "top_changed": self.top_changed,
+            "advice": self.advice.action,
+            "rule": self.advice.rule,
+            "purify": self.purify,
+            "model": self.model,
+            "timings_ms": {name: round(value, 3) for name, value in self.timings_ms.items()},
+            "notice": NOTICE,
+        }
+
+
+def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
+    """Jensen-Shannon divergence of two distributions in bits: 0 equal, 1 disjoint.
+
+    References
+    ----------
+    J. Lin, "Divergence measures based on the Shannon entropy", IEEE Trans. Inf. Theory 37, 1991.
+    """
+    import numpy as np
+
+    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    middle = (p + q) / 2
+
+    def entropy(values: np.ndarray) -> float:
+        positive = values[values > 0]
+        return float(-(positive * np.log2(positive)).sum())
+
+    return min(max(entropy(middle) - (entropy(p) + entropy(q)) / 2, 0.0), 1.0)
+
+
+class Screener:
+    """Screens images with one model and one purifier, both opened once.
+
+    Parameters
+    ----------
+    model : path, optional
+        Default: the built-in model.
+    runtime : {'onnx', 'tflite'}, optional
+        Default: by the model's suffix.
+    purify : {'both', 'on', 'off'}
+        Classify the purified and the raw view, only the purified, or only the raw one.
+        Only ``both`` can tell that the views disagree.
+    preset : str
+        Name of the purifier's parameters.
+    threads : int
+        Threads of the purifier and the runtime.
+    limits : Limits, optional
+        Largest input accepted.
+
+    Raises
+    ------
+    ModelError, ParamsError
+        Before any image is read.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        runtime: str | None = None,
+        purify: str = "both",
+        preset: str = "balanced",
+        threads: int = 1,
+        limits: Limits | None = None,
+    ) -> None:
+        if purify not in PURIFY_MODES:
+            raise ParamsError(f"purify: expected one of {', '.join(PURIFY_MODES)}, got {purify!r}")
+        if preset not in PRESETS:
+            raise ParamsError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+        self.classifier: Classifier = open_classifier(model, runtime, threads)
+        self.purify, self.preset = purify, preset
+        self.limits = limits or Limits()
+        manifest = self.classifier.manifest
+        self._purifier = None
+        if purify != "off":
+            from edge_mdda.mdda import Purifier
+
+            self._purifier = Purifier(manifest.height, manifest.width, PRESETS[preset], threads)
+
+    def close(self) -> None:
+        """Stop the purifier's threads."""
+        if self._purifier:
+            self._purifier.close()
+
+    def __enter__(self) -> Screener:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def screen(self, source: str | os.PathLike[str] | bytes, seed: int | None = None, name: str = "-") -> Screening:
+        """Screen one image.
+
+        Parameters
+        ----------
+        source : path or bytes
+            An image file or its content.
+        seed : int, optional
+            Seed of the purifier, 0 to 2**64 - 1. Default: fresh from the operating system.
+        name : str
+            What to call an image that came as bytes.
+
+        Raises
+        ------
+        ImageError
+            The image cannot be read; one line.
+        ModelError
+            The model cannot run.
+        """
+        import numpy as np
+
+        manifest = self.classifier.manifest
+        start = time.perf_counter()
+        if isinstance(source, bytes):
+            content = source
+        else:
+            content, name = read_bytes(source, self.limits), os.fspath(source)
+        picture = decode(content, self.limits)
+        raw = fit(picture, manifest.height, manifest.width, manifest.crop)
+        decoded = time.perf_counter()
+        purified = None
+        if self._purifier:
+            seed = secrets.randbits(SEED_BITS) if seed is None else seed
+            purified = self._purifier.purify(raw, seed)
+        purify_done = time.perf_counter()
+        views = [view for view, wanted in ((purified, self.purify != "off"), (raw, self.purify != "on")) if wanted]
+        rows = self.classifier.predict(np.stack(views))  # type: ignore[arg-type]
+        done = time.perf_counter()
+
+        labels = list(manifest.labels)
+        malignant_columns = [labels.index(label) for label in manifest.malignant]
+        shares = rows[:, malignant_columns].sum(axis=1)
+        both = self.purify == "both"
+        disagreement = jensen_shannon(rows[0], rows[1]) if both else None
+        problem = _quality_problem(picture, manifest.height, manifest.width)
+        return Screening(
+            image=name,
+            sha256=hashlib.sha256(content).hexdigest(),
+            probabilities=dict(zip(labels, map(float, rows[0]), strict=True)),
+            raw_probabilities=None if self.purify == "on" else dict(zip(labels, map(float, rows[-1]), strict=True)),
+            malignant=float(shares[0]),
+            disagreement=disagreement,
+            top_changed=bool(rows[0].argmax() != rows[1].argmax()) if both else None,
+            advice=advise(float(shares.max()), disagreement, manifest.refer_at, manifest.retake_at, problem),
+            purify={"preset": self.preset, "seed": seed} if self._purifier else None,
+            model={"name": manifest.name, "sha256": manifest.sha256, "runtime": self.classifier.runtime},
+            timings_ms={
+                "decode": (decoded - start) * 1e3,
+                "purify": (purify_done - decoded) * 1e3,
+                "classify": (done - purify_done) * 1e3,
+                "total": (done - start) * 1e3,
+            },
+            purified=purified,
+        )
+
+
+def _quality_problem(picture: np.ndarray, height: int, width: int) -> str | None:
+    """Why a picture shows too little to judge, or None."""
+    h, w = picture.shape[:2]
+    if h < MIN_SIDE_SHARE * height or w < MIN_SIDE_SHARE * width:
+        return f"the picture has only {w} x {h} pixels"
+    if float(picture.std(axis=(0, 1)).max()) < MIN_CONTRAST:
+        return f"the picture is blank (contrast below {MIN_CONTRAST:g} grey levels)"
+    return None
+
+
+def advise(
+    malignant: float, disagreement: float | None, refer_at: float, retake_at: float, problem: str | None = None
+) -> Advice:
+    """The advice and its rule.
+
+    ``malignant`` is the larger share of the views: when a tampered and a clean view differ, the one that
+    asks for a clinician wins, so that a flipped answer errs to the safe side. A suspicious image is never
+    ``routine``: it is retaken, and referred if it stays suspicious.
+    """
+    if malignant >= refer_at:
+        return Advice("refer", f"malignant share {malignant:.3f} is at least {refer_at:.3f} in a view")
+    if problem:
+        return Advice("retake", f"{problem}; take it again, and refer if that does not help")
+    if disagreement is not None and disagreement >= retake_at:
+        return Advice(
+            "retake",
+            f"raw and purified view disagree by {disagreement:.3f} bit, at least {retake_at:.3f}: the image may"
+            " have been altered; take it again, and refer if they still disagree",
+        )
+    seen = "" if disagreement is None else f" and disagreement {disagreement:.3f} bit below {retake_at:.3f}"
+    return Advice("routine", f"malignant share {malignant:.3f} below {refer_at:.3f}{seen}")

@@ -1,0 +1,43 @@
+"""What decides a training run; apart from the training itself, so that ``--help`` needs no tensor library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_mdda.errors import ParamsError
+
+
+def _option(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Stored in the checkpoint; a run resumes only with the same options."""
+
+    steps: int = _option(1200, "optimiser steps")
+    batch: int = _option(32, "images a step")
+    size: int = _option(224, "side of the views in pixels")
+    lr: float = _option(3e-4, "peak learning rate")
+    weight_decay: float = _option(0.02, "AdamW weight decay of the weights")
+    label_smoothing: float = _option(0.05, "label smoothing")
+    ema: float = _option(0.998, "decay of the averaged weights")
+    purify_share: float = _option(0.5, "share of the views that pass through MDDA")
+    seed: int = _option(0, "of everything random")
+
+    def __post_init__(self) -> None:
+        checks = {
+            "steps": self.steps >= 1,
+            "batch": self.batch >= 2,
+            "size": 32 <= self.size <= 1024,
+            "lr": 0 < self.lr <= 1,
+            "weight_decay": 0 <= self.weight_decay <= 1,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "ema": 0 <= self.ema < 1,
+            "purify_share": 0 <= self.purify_share <= 1,
+            "seed": self.seed >= 0,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise ParamsError(f"{name}: out of range, got {getattr(self, name)!r}")
