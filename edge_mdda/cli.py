@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from edge_mdda import NOTICE, __version__
 from edge_mdda.console import Progress, print_screening, printable
 from edge_mdda.errors import EdgeMddaError, ImageError, ParamsError
-from edge_mdda.imaging import Limits
+from edge_mdda.files import Limits, read_bytes, read_stream
 from edge_mdda.params import PRESETS
 
 if TYPE_CHECKING:
@@ -144,8 +144,6 @@ def _expand(images: Sequence[str]) -> Iterator[str]:
 
 
 def _read(source: str, args: argparse.Namespace) -> bytes:
-    from edge_mdda.imaging import read_bytes, read_stream
-
     return read_stream(sys.stdin.buffer, args.limits) if source == "-" else read_bytes(source, args.limits)
 
 

@@ -8,7 +8,26 @@ class EdgeMddaError(ValueError):
 
 
 class ImageError(EdgeMddaError):
-    """An image that cannot be read, decoded or written."""
+    """An image that cannot be read, decoded or written; the caller names the file, the message does not."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(str(message).split()))
+
+
+class UnreadableImageError(ImageError):
+    """The bytes cannot be had (missing, no permission, not a file), or a file cannot be written."""
+
+
+class ImageTooLargeError(ImageError):
+    """More bytes or more pixels than the limits allow."""
+
+
+class UnsupportedImageError(ImageError):
+    """A file type or variant that is not read here."""
+
+
+class DamagedImageError(ImageError):
+    """A file that is cut off or contradicts itself."""
 
 
 class ModelError(EdgeMddaError):

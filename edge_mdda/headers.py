@@ -2,7 +2,7 @@
 
 Only the standard library is used, so a picture that must be refused (too many pixels, cut off, not a picture) costs
 neither the memory of a decoder nor that of numpy.  Every loop is bounded by the file's length or by a constant below,
-and every refusal is an :class:`ImageError` whose text is one line: the cause, then what to do.
+and every refusal is an :class:`~edge_mdda.errors.ImageError` whose text is one line: the cause, then what to do.
 """
 
 from __future__ import annotations
@@ -13,26 +13,13 @@ import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 
+from edge_mdda.errors import DamagedImageError, UnsupportedImageError
+
 MAX_SEGMENTS = 10_000  # JPEG marker segments; real files have tens
 MAX_SCANS = 100  # passes of a progressive JPEG; each one costs a sweep over the picture, real files have about ten
 MAX_CHUNKS = 100_000  # PNG or WebP chunks; a 32 MiB PNG in the usual 8 KiB chunks has 4,096
 MAX_STRIPS = 100_000  # TIFF strips or tiles; one strip a row is common
 MAX_SIDE = 2**20  # pixels; OpenCV refuses longer sides
-
-
-class ImageError(ValueError):
-    """An image that cannot be used; the message is one line and does not name the file (the caller does)."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(str(message).split()))
-
-
-class UnsupportedImageError(ImageError):
-    """A file type or variant that is not read here."""
-
-
-class DamagedImageError(ImageError):
-    """A file that is cut off or contradicts itself."""
 
 
 def _damaged(kind: str, what: str) -> DamagedImageError:
@@ -268,8 +255,10 @@ def _webp(data: bytes) -> Header:
             alpha = alpha or transparent
         elif kind == b"EXIF":
             orientation = _exif_orientation(body)
-    if len(frames) != 1 or (canvas or frames[0]) != frames[0]:  # a bomb could announce one size and decode another
-        raise _damaged("WebP", f"holds pictures of {frames or 'no'} pixels and claims {canvas or 'one'}")
+    if len(frames) != 1:
+        raise _damaged("WebP", f"holds {len(frames)} pictures instead of one")
+    if canvas and canvas != frames[0]:  # a bomb could announce one size and decode another
+        raise _damaged("WebP", "claims {} x {} pixels and holds {} x {}".format(*canvas, *frames[0]))
     _check_size("WebP", *frames[0])
     return Header("WebP", *frames[0], frames[0][0] * frames[0][1], orientation, alpha)
 
@@ -298,15 +287,13 @@ def _bmp(data: bytes) -> Header:
     height, alpha = abs(height), 0  # negative: the top row comes first
     _check_size("BMP", width, height)
     if bits not in (1, 4, 8, 16, 24, 32) or compression not in (0, 3):
-        raise _unsupported("BMP", f"has {bits} bits a pixel or is compressed")
+        raise _unsupported("BMP", f"has an unusual layout ({bits} bits a pixel, compression {compression})")
     if compression == 3:  # the colours' places are given as masks, and the alpha mask only by the longer headers
         if (bits, *_unpack("<III", data, 54, "BMP header")) not in _BMP_MASKS:
             raise _unsupported("BMP", "stores its colours in an unusual layout")
         alpha = _unpack("<I", data, 66, "BMP header")[0] if dib >= 56 else 0
-    if offset < 14 + dib:
-        raise _damaged("BMP", "has pixels that overlap its header")
-    if offset + (width * bits + 31) // 32 * 4 * height > len(data):  # rows are padded to 4 bytes
-        raise _damaged("BMP", "is cut off")
+    if offset < 14 + dib or offset + (width * bits + 31) // 32 * 4 * height > len(data):  # rows are padded to 4 bytes
+        raise _damaged("BMP", "is cut off (its pixels lie outside the file or in the header)")
     return Header("BMP", width, height, width * height, has_alpha=bool(alpha))
 
 
@@ -364,7 +351,7 @@ def _tiff(data: bytes) -> Header:
         raise _unsupported("TIFF", f"has unusual colours ({photometric}) or an unusual compression ({ifd.one(259, 1)})")
     colours = _TIFF_SAMPLES[photometric]
     known = samples in ((3, 4) if photometric == 2 else (colours,)) and len(depths) == 1
-    known = known and bits in ((1, 4, 8, 16) if colours == 1 else (8, 16))
+    known = known and bits in ((1, 8, 16) if colours == 1 else (8, 16))
     if not known or (bits == 16 and (photometric not in (1, 2) or planar != 1)):  # OpenCV 5.0 gets the latter wrong
         raise _unsupported("TIFF", f"has an unusual layout ({samples} x {bits} bits, photometric {photometric})")
     block = _tiff_blocks(ifd, len(data), width, height, samples, bits, planar)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from edge_mdda import NOTICE
 from edge_mdda.classifier import Classifier, open_classifier
 from edge_mdda.errors import ParamsError
-from edge_mdda.imaging import Limits, decode, fit, read_bytes
+from edge_mdda.files import Limits, read_bytes
+from edge_mdda.imaging import decode, fit
 from edge_mdda.params import PRESETS
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -89,7 +90,7 @@ def learning_rate(step: int, options: TrainOptions) -> float:
     if step < warmup:
         return options.lr * (step + 1) / warmup
     phase = (step - warmup) / max(1, options.steps - warmup)
-    return options.lr * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * 0.5 * (1 + np.cos(np.pi * phase)))
+    return options.lr * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * 0.5 * (1 + math.cos(math.pi * phase)))
 
 
 def train(

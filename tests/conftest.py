@@ -1,0 +1,54 @@
+"""What several test modules share: the drawn image, the photographs where they exist, the compiled kernels."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # `export` is not installed with the package; a bare `pytest` would not find it
+
+DATA = Path(__file__).parent.parent / "../shared/data/ham10000"
+SIDE = 224  # what the classifier reads
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let ``--junitxml`` keep the measured numbers: pytest warns of ``record_property`` there, and warnings fail."""
+    config.addinivalue_line("filterwarnings", "ignore:record_property is incompatible:pytest.PytestWarning")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder of the HAM10000 photographs; tests that need it are skipped elsewhere."""
+    if not (DATA / "images").is_dir():
+        pytest.skip("no HAM10000 photographs beside the repository")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def photographs(data_folder: Path) -> list[np.ndarray]:
+    """Three photographs as (224, 224, 3) uint8 RGB, always the same three."""
+    paths = sorted((data_folder / "images").glob("*.jpg"))[:3]
+    images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths]
+    return [cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for image in images]
+
+
+@pytest.fixture(scope="session")
+def drawn_image() -> np.ndarray:
+    """The demo lesion as (224, 224, 3) uint8 RGB; read-only by agreement, copy before you change it."""
+    from export.demo import draw
+
+    return cv2.resize(draw(), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    """Every compiled kernel by name."""
+    from edge_mdda.kernels import load_kernels
+
+    return load_kernels()
