@@ -25,6 +25,9 @@ __all__ = ["MAX_SIDE", "MIN_SIDE", "PRESETS", "MddaParams", "ParamsError", "Puri
 MIN_SIDE, MAX_SIDE = 16, 4096
 CHANNELS = 3
 CACHE_LINE = 64  # bytes
+ZERO, ONE = np.float32(0), np.float32(1)
+ONLY_ITSELF = (ZERO, ONE, ZERO)
+FAST_MAGIC = np.int32(0x5F375A86)  # the kernels' reciprocal square root (Lomont 2003)
 MASK_32 = 0xFFFFFFFF
 MASK_64 = 0xFFFFFFFFFFFFFFFF
 
@@ -77,6 +80,8 @@ class Purifier:
         self._base = self.params.scales.index(1.0)
         self._sizes = self._pyramid_sizes()
         self._first_sample = self._sample_offsets()
+        self._weights = [tuple(map(np.float32, self.params.neighbour_weights(s))) for s in range(len(self._sizes))]
+        self._denoising = [self._solver(s) for s in range(len(self._sizes))]
         resident = 1 if threads == 1 else CHANNELS
         self._front = self._planes(resident)
         self._back = self._planes(resident)
@@ -209,11 +214,10 @@ class Purifier:
     def _build_pyramid(self, rgb: np.ndarray, channel: int, planes: list[np.ndarray], ring: dict[str, Any]) -> None:
         aggregate, base, scratch = self._kernels["aggregate"], self._base, ring["scratch"]
         self._kernels["unpack"](rgb, channel, planes[base])
-        zero, one = np.float32(0), np.float32(1)
         for scale in range(base + 1, len(planes)):
-            aggregate(planes[scale - 1], planes[scale], planes[scale], planes[scale], one, zero, zero, scratch)
+            aggregate(planes[scale - 1], planes[scale], planes[scale], planes[scale], ONE, ZERO, ZERO, scratch)
         for scale in range(base - 1, -1, -1):
-            aggregate(planes[scale], planes[scale], planes[scale + 1], planes[scale], zero, zero, one, scratch)
+            aggregate(planes[scale], planes[scale], planes[scale + 1], planes[scale], ZERO, ZERO, ONE, scratch)
 
     def _dda_block(
         self,
@@ -226,30 +230,23 @@ class Purifier:
         denoise: bool = True,
     ) -> None:
         """Aggregate the block before (if any), diffuse and denoise every plane of ``source`` into ``target``."""
-        params, dda_plane = self.params, self._kernels["dda_plane"]
-        sigma = np.float32(params.block_sigma(block))
+        dda_plane, sigma = self._kernels["dda_plane"], np.float32(self.params.block_sigma(block))
 
         def one_plane(task: tuple[int, int], ring: dict[str, np.ndarray]) -> None:
             slot, scale = task
-            fine, here, coarse = self._neighbours(source[slot], scale)
-            weights = params.neighbour_weights(scale) if block else (0.0, 1.0, 0.0)
-            lam = params.scale_lam(scale)
+            lam, iterations = self._denoising[scale]
             dda_plane(
-                fine,
-                here,
-                coarse,
+                *self._neighbours(source[slot], scale),
                 target[slot][scale],
-                *map(np.float32, weights),
+                *(self._weights[scale] if block else ONLY_ITSELF),
                 *keys,
                 self._first_sample[block, scale, channels[slot]],
                 sigma,
-                np.float32(lam),
-                params.scale_iterations(scale) if denoise and lam > 0 else 0,
-                ring["g"],
-                ring["px"],
-                ring["py"],
-                ring["carry"],
-                ring["scratch"],
+                lam,
+                iterations if denoise else 0,
+                *ring.values(),
+                FAST_MAGIC,
+                ONE,
             )
 
         self._each(tasks, one_plane)
@@ -257,9 +254,8 @@ class Purifier:
     def _aggregate_all(self, tasks: list[tuple[int, int]], source: Planes, target: Planes) -> None:
         def one_plane(task: tuple[int, int], ring: dict[str, np.ndarray]) -> None:
             slot, scale = task
-            fine, here, coarse = self._neighbours(source[slot], scale)
-            weights = map(np.float32, self.params.neighbour_weights(scale))
-            self._kernels["aggregate"](fine, here, coarse, target[slot][scale], *weights, ring["scratch"])
+            neighbours = self._neighbours(source[slot], scale)
+            self._kernels["aggregate"](*neighbours, target[slot][scale], *self._weights[scale], ring["scratch"])
 
         self._each(tasks, one_plane)
 
@@ -268,12 +264,11 @@ class Purifier:
         aggregate, base, scratch = self._kernels["aggregate"], self._base, ring["scratch"]
         total = sum(self.params.output_weights)
         weights = [np.float32(w / total) for w in self.params.output_weights]
-        zero, one = np.float32(0), np.float32(1)
-        coarser, w_coarser = planes[-1], zero
+        coarser, w_coarser = planes[-1], ZERO
         for scale in range(len(planes) - 1, base - 1, -1):
-            finer, w_finer = (planes[scale - 1], weights[scale - 1]) if scale == base > 0 else (planes[scale], zero)
+            finer, w_finer = (planes[scale - 1], weights[scale - 1]) if scale == base > 0 else (planes[scale], ZERO)
             aggregate(finer, planes[scale], coarser, spare[scale], w_finer, weights[scale], w_coarser, scratch)
-            coarser, w_coarser = spare[scale], one
+            coarser, w_coarser = spare[scale], ONE
         return spare[base]
 
     @staticmethod
@@ -310,7 +305,8 @@ class Purifier:
         if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.shape != expected:
             got = f"{rgb.dtype} {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
             raise ValueError(f"rgb: expected uint8 {expected}, got {got}")
-        return np.ascontiguousarray(rgb)
+        # The kernels are compiled for writable arrays; np.frombuffer and others give read-only ones.
+        return np.require(rgb, requirements=("C", "W"))
 
     def _pyramid_sizes(self) -> list[tuple[int, int]]:
         sizes = {self._base: (self.height, self.width)}
@@ -337,7 +333,13 @@ class Purifier:
     def _planes(self, channels: int) -> Planes:
         return [[_aligned((h, w)) for h, w in self._sizes] for _ in range(channels)]
 
+    def _solver(self, scale: int) -> tuple[np.float32, int]:
+        """``(lam, iterations)`` of a scale; without denoising no iteration."""
+        lam = self.params.scale_lam(scale)
+        return np.float32(lam), self.params.scale_iterations(scale) if lam else 0
+
     def _ring(self) -> dict[str, np.ndarray]:
+        """One thread's buffers, in the order of ``dda_plane``'s arguments."""
         iterations = max(self.params.scale_iterations(s) for s in range(len(self._sizes)))
         width = max(w for _, w in self._sizes)
         per_line = CACHE_LINE // 4

@@ -150,15 +150,15 @@ def rof_optimum(g: np.ndarray, lam: float, rmse: float = 0.01, max_iterations: i
     raise AssertionError(f"no proof of an RMSE below {rmse} within {max_iterations} iterations")
 
 
-def exact_shrink(norm2: np.ndarray, last: bool) -> np.ndarray:
+def exact_shrink(norm2: np.ndarray, fine: bool) -> np.ndarray:
     """Factor that brings a dual vector of this squared length into the unit disc."""
     return 1 / np.sqrt(np.maximum(norm2, 1))
 
 
-def bit_trick_shrink(norm2: np.ndarray, last: bool) -> np.ndarray:
-    """The same from the bits of a float32: Lomont's constant as it stands; in the last sweep Kadlec's, refined once."""
+def bit_trick_shrink(norm2: np.ndarray, fine: bool) -> np.ndarray:
+    """The same from the bits of a float32: Lomont's constant as it stands; from sweep 13 on Kadlec's, refined once."""
     half = np.asarray(norm2, np.float32).view(np.int32) >> 1
-    if not last:
+    if not fine:
         return np.minimum((0x5F375A86 - half).view(np.float32).astype(float), 1)
     y = (0x5F1FFFF9 - half).view(np.float32).astype(float)
     return np.minimum(0.703952253 * y * (2.38924456 - norm2 * y * y), 1)
@@ -186,9 +186,8 @@ def rof_iterate(
     if lam == 0:
         return g.copy()
     for t in range(iterations):
-        middle = 0.43 if t % 2 else 0.62
-        step = 0.19 if t == 0 else 0.25 if t == iterations - 1 else middle
-        last = 0 < t == iterations - 1  # a single sweep is a first one
+        middle = 0.38 if t >= 12 else 0.43 if t % 2 else 0.62
+        step = 0.19 if t == 0 else 0.25 if t == iterations - 1 and t < 12 else middle
         for i in range(h):
             u, below = u_row(i), u_row(i + 1) if i + 1 < h else None
             px[i, :-1] += step / lam * np.diff(u)
@@ -196,7 +195,7 @@ def rof_iterate(
                 px[i] = np.clip(px[i], -1, 1)
                 continue
             py[i] += step / lam * (below - u)
-            factor = shrink(px[i] ** 2 + py[i] ** 2, last)
+            factor = shrink(px[i] ** 2 + py[i] ** 2, t >= 12)
             px[i] *= factor
             py[i] *= factor
     return g + lam * divergence(px, py)

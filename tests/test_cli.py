@@ -42,7 +42,15 @@ def test_demo_prints_the_whole_answer():
     result = run("screen", "--demo", "--seed", 7)
     assert result.returncode == 0
     assert result.stderr == ""
-    for text in ("melanoma (mel)", "melanocytic naevus (nv)", "malignant share", "disagreement", "advice:", "seed 7", NOTICE):
+    for text in (
+        "melanoma (mel)",
+        "melanocytic naevus (nv)",
+        "malignant share",
+        "disagreement",
+        "advice:",
+        "seed 7",
+        NOTICE,
+    ):
         assert text in result.stdout
     assert "\033" not in result.stdout
 
@@ -74,7 +82,10 @@ def test_bad_images_cost_one_line_each_and_the_others_are_screened(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(DEMO_IMAGE.read_bytes()[:9000])
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "none").mkdir()
-    bad = [tmp_path / n for n in ("empty.jpg", "cut.jpg", "text.png", "missing.png", "none")] + ["/dev/null", "/dev/zero"]
+    bad = [tmp_path / n for n in ("empty.jpg", "cut.jpg", "text.png", "missing.png", "none")] + [
+        "/dev/null",
+        "/dev/zero",
+    ]
     result = run("screen", "--json", *bad, DEMO_IMAGE)
     assert result.returncode == 1
     assert len(result.stdout.splitlines()) == 1

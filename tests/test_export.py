@@ -199,7 +199,9 @@ def test_the_float_export_equals_the_checkpoint(made_up, tmp_path):
 
 
 def test_evaluate_command_on_another_set(made_up, tmp_path):
-    labels = write_labels(tmp_path / "some.csv", "image_id,dx\nval_nv_0,nv\nval_mel_0,mel\nval_mel_1,mel\nval_bcc_0,bcc\n")
+    labels = write_labels(
+        tmp_path / "some.csv", "image_id,dx\nval_nv_0,nv\nval_mel_0,mel\nval_mel_1,mel\nval_bcc_0,bcc\n"
+    )
     out = tmp_path / "out.json"
     command = [sys.executable, "-m", "export", "evaluate", "--images", made_up / "images", "--labels", labels,
                "--purify", "both", "--json", out]  # fmt: skip

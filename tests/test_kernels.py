@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from edge_mdda.mdda import Purifier
+from edge_mdda.mdda import FAST_MAGIC, Purifier
 from edge_mdda.params import PRESETS, MddaParams
 
 SIZES = [(16, 16), (17, 16), (16, 17), (23, 70), (70, 23), (45, 45), (64, 33), (2, 3), (3, 2)]
@@ -55,6 +55,8 @@ def run_block(
         np.float32(lam),
         iterations,
         *(ring[name] for name in ("g", "px", "py", "carry", "scratch")),
+        FAST_MAGIC,
+        np.float32(1),
     )
     return out
 
@@ -306,6 +308,17 @@ def test_rof_is_the_row_by_row_scheme(kernels, size, iterations):
     g = grey(np.random.default_rng(4), *size).astype(float)
     expected = naive.rof_iterate(g, 6.0, iterations, naive.bit_trick_shrink)
     np.testing.assert_allclose(rof(kernels, g, 6.0, iterations), expected, rtol=0, atol=FLOAT_NOISE)
+
+
+@pytest.mark.parametrize("lam", [5.0, 20.0, 64.0])
+def test_a_long_run_converges_whatever_lam(kernels, lam):
+    """The long steps of a short run are unstable for ever; beyond it they must have given way to stable ones."""
+    rng = np.random.default_rng(11)
+    g = naive.smooth(grey(rng, 40, 48), 0.25) + rng.normal(0, 5, (40, 48))
+    optimum = naive.rof_optimum(g, lam)
+    errors = [float(np.sqrt(np.mean((rof(kernels, g, lam, n) - optimum) ** 2))) for n in (12, 50, 200)]
+    assert errors[2] < errors[1] < errors[0]
+    assert errors[2] < 0.01 * lam
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -81,7 +81,10 @@ def test_threads_do_not_change_the_answer(screener):
 
 
 def test_a_blank_or_tiny_picture_is_never_routine(screener):
-    for picture in (np.full((300, 400, 3), 200, np.uint8), np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)):
+    for picture in (
+        np.full((300, 400, 3), 200, np.uint8),
+        np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8),
+    ):
         assert screener.screen(png(picture), seed=1).advice.action in ("retake", "refer")
 
 

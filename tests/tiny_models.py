@@ -66,8 +66,9 @@ def tflite_model(quantised: bool = True) -> bytes:
     buffers = [tfl.BufferT()]
     tensors = []
 
-    def tensor(name: str, shape: tuple[int, ...], kind: int, data: np.ndarray | None = None, scale: float = 0.0,
-               zero: int = 0) -> int:
+    def tensor(
+        name: str, shape: tuple[int, ...], kind: int, data: np.ndarray | None = None, scale: float = 0.0, zero: int = 0
+    ) -> int:
         t = tfl.TensorT()
         t.name, t.shape, t.type, t.buffer = name, np.array(shape, np.int32), kind, 0
         if data is not None:
@@ -88,7 +89,11 @@ def tflite_model(quantised: bool = True) -> bytes:
         if code not in codes:
             codes.append(code)
         op = tfl.OperatorT()
-        op.opcodeIndex, op.inputs, op.outputs = codes.index(code), np.array(inputs, np.int32), np.array(outputs, np.int32)
+        op.opcodeIndex, op.inputs, op.outputs = (
+            codes.index(code),
+            np.array(inputs, np.int32),
+            np.array(outputs, np.int32),
+        )
         op.builtinOptions, op.builtinOptionsType = options, kind
         return op
 

@@ -13,14 +13,14 @@ from edge_mdda.kernels import PAD, ROW_BLOCK
 from edge_mdda.kernels.aggregate import aggregate_row
 from edge_mdda.kernels.noise import add_noise_row
 from edge_mdda.kernels.registry import kernel
-from edge_mdda.kernels.rof import bottom_sweep_row, first_sweep_row, primal_row, step_of, sweep_row, top_row
+from edge_mdda.kernels.rof import SHORT_RUN, bottom_sweep_row, first_sweep_row, primal_row, step_of, sweep_row, top_row
 
 LEFT = PAD - 1  # a dual row is handed over from column -1 on
 
 
 @kernel(
     "void(f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4, f4, f4,"
-    " u4, u4, u4, f4, f4, i8, f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[::1])"
+    " u4, u4, u4, f4, f4, i8, f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[::1], i4, f4)"
 )
 def dda_plane(
     fine,
@@ -41,12 +41,14 @@ def dda_plane(
     ring_py,
     carry,
     scratch,
+    magic,
+    one,
 ):
     """``out = ROF(aggregate(fine, here, coarse) + sigma * noise, lam)``.
 
     Ring rows are ``PAD + width + 1`` floats or more, ``ROW_BLOCK + iterations + 2`` of them; ``carry`` has two such
     rows an iteration (``u`` between two row blocks) and one more. With 0 iterations ``out`` is the diffused image;
-    otherwise ``lam`` must be positive.
+    otherwise ``lam`` must be positive. ``magic`` and ``one`` are 0x5F375A86 and 1; see :func:`shrink`.
     """
     h, w = here.shape
     end = PAD + w
@@ -85,14 +87,14 @@ def dda_plane(
                 px = ring_px[slot, LEFT:end]
                 py = ring_py[slot, LEFT:end]
                 if t == 0:
-                    first_sweep_row(u, u_next, g_next, px, py, lam, step)
+                    first_sweep_row(u, u_next, g_next, px, py, lam, step, magic, one)
                 else:
                     px_next = ring_px[below, LEFT:end]
                     py_next = ring_py[below, LEFT:end]
-                    if t < iterations - 1:
-                        sweep_row(u, u_next, g_next, px_next, py_next, px, py, lam, step, False)
+                    if t < SHORT_RUN:
+                        sweep_row(u, u_next, g_next, px_next, py_next, px, py, lam, step, False, magic, one)
                     else:
-                        sweep_row(u, u_next, g_next, px_next, py_next, px, py, lam, step, True)
+                        sweep_row(u, u_next, g_next, px_next, py_next, px, py, lam, step, True, magic, one)
                 u, u_next = u_next, u
                 slot = below
             if last == h and first < h:

@@ -6,7 +6,8 @@ multiplications). Four overlapping 16-bit halves of the hash and of its product 
 are summed, and an odd polynomial bends that Irwin-Hall sum into a Gaussian.
 
 The polynomial makes variance 1 and kurtosis 3 exact; its largest distance from the normal CDF is
-4.2e-4, so a Kolmogorov-Smirnov test at n = 1e6 (critical value 1.36e-3 at 5 %) passes. |z| <= 4.33.
+4.2e-4, a third of what a Kolmogorov-Smirnov test at n = 1e6 calls significant (1.36e-3 at 5 %; 13 % of
+seeds exceed it instead of 5 %). |z| <= 4.33.
 It is noise for image processing, not cryptography: whoever sees the seed knows the noise.
 
 References
@@ -29,8 +30,9 @@ SPREAD = uint32(0x9E3779B1)  # a prime near the golden ratio: makes two more hal
 SHIFT_15 = uint32(15)
 SHIFT_16 = uint32(16)
 LOW_HALF = uint32(0xFFFF)
-SUM_MEAN = int32(131070)  # of four uniform 16-bit values
-SUM_SCALE = float32(1 / math.sqrt(4 * (65536.0**2 - 1) / 12))
+_DEVIATION = math.sqrt(4 * (65536.0**2 - 1) / 12)  # of the sum of four uniform 16-bit values
+SUM_SCALE = float32(1 / _DEVIATION)
+SUM_SHIFT = float32(-131070 / _DEVIATION)
 # Irwin-Hall (n = 4) to normal: unit variance and kurtosis 3, the free coefficient by least CDF distance.
 BEND_1 = float32(0.96097677)
 BEND_3 = float32(0.009163997)
@@ -50,7 +52,7 @@ def add_noise_row(g, first, key_low, key_high, sigma):
         p = uint32(h * SPREAD)
         total = uint32(uint32(h & LOW_HALF) + uint32(h >> SHIFT_16))
         total = uint32(total + uint32(uint32(p & LOW_HALF) + uint32(p >> SHIFT_16)))
-        z = float32(int32(int32(total) - SUM_MEAN)) * SUM_SCALE
+        z = float32(int32(total)) * SUM_SCALE + SUM_SHIFT
         z2 = z * z
         g[j] += sigma * (z * (BEND_1 + z2 * (BEND_3 + z2 * BEND_5)))
         x = uint32(x + WEYL)

@@ -5,9 +5,10 @@
 ``q = p + (step / lam) grad u`` and ``p <- q min(1, 1 / |q|)``, Gauss-Seidel down the rows (each row sees the new
 row above) and Jacobi within a row, which keeps the inner loop free of dependences.
 
-Two things make a sweep cheap. The reciprocal square root is the bare bit trick (3.4 % off) in all
-sweeps but the last, which alone decides how exactly ``|p| <= 1`` holds. And the steps vary: a short one
-first and last, long ones between, which reaches in 6 sweeps what the largest constant step takes 7 for.
+Two things make a sweep cheap. The reciprocal square root is the bare bit trick (3.4 % off), far below what a few
+sweeps leave anyway. And the steps vary: a short one first and last, long ones between, which reaches in 6
+sweeps what the largest constant step takes 7 for. Both are for short runs: from sweep ``SHORT_RUN`` on the
+root is fine and the step a stable constant, so that a long run converges.
 
 Arrays named ``px`` and ``py`` start one sample left of column 0 (index ``j + 1`` is column ``j``), where
 the dual is zero. ``u`` rows carry one replicated sample at their end, so the last difference is zero.
@@ -29,10 +30,14 @@ FIRST_STEP = float32(0.19)
 ODD_STEP = float32(0.43)
 EVEN_STEP = float32(0.62)
 LAST_STEP = float32(0.25)
-"""Least RMSE from the optimum over 6 to 32 iterations at sigma = lam = 5 and 10 (Powell search on noisy
-skin). A constant step is stable below 2 / (3 + sqrt(5)) = 0.382 only; the short last one settles the rest."""
+"""Least RMSE from the optimum over 6 to 16 iterations at sigma = lam = 5 and 10 (Powell search on noisy
+skin). The short last step settles what the long ones stir up."""
 
-FAST_MAGIC = int32(0x5F375A86)  # Lomont
+STABLE_STEP = float32(0.38)
+"""Below 2 / (3 + sqrt(5)) = 0.382, the largest constant step at which the row Gauss-Seidel scheme is stable."""
+
+SHORT_RUN = 12  # sweeps
+
 FINE_MAGIC = int32(0x5F1FFFF9)  # Kadlec
 FINE_A = float32(0.703952253)
 FINE_B = float32(2.38924456)
@@ -46,23 +51,29 @@ def step_of(t, iterations):
     """Dual step of iteration ``t`` (from 0)."""
     if t == 0:
         return FIRST_STEP
+    if t >= SHORT_RUN:
+        return STABLE_STEP
     if t == iterations - 1:
         return LAST_STEP
     return ODD_STEP if t & 1 else EVEN_STEP
 
 
 @row_helper
-def shrink(norm2, fine):
-    """``min(1, 1 / sqrt(norm2))``; ``fine`` is a literal, so one branch is left after inlining."""
+def shrink(norm2, fine, magic, one):
+    """``min(1, 1 / sqrt(norm2))``; ``fine`` is a literal, so one branch is left after inlining.
+
+    ``magic`` (0x5F375A86, Lomont) and ``one`` come from the caller's caller, where the compiler cannot see their values:
+    as constants it would load them anew for every vector (5 % of a sweep).
+    """
     half = int32(float32(norm2).view(int32) >> ONE)
     if fine:
         y = int32(FINE_MAGIC - half).view(float32)
-        return min(FINE_A * y * (FINE_B - norm2 * y * y), float32(1))
-    return min(int32(FAST_MAGIC - half).view(float32), float32(1))
+        return min(FINE_A * y * (FINE_B - norm2 * y * y), one)
+    return min(int32(magic - half).view(float32), one)
 
 
 @row_helper
-def first_sweep_row(u, u_next, g_next, px, py, lam, step):
+def first_sweep_row(u, u_next, g_next, px, py, lam, step, magic, one):
     """Iteration 1 of a row, where the dual is zero everywhere: writes ``px``, ``py`` and ``u`` of the next row."""
     scaled = step / lam
     n = len(g_next)
@@ -71,7 +82,7 @@ def first_sweep_row(u, u_next, g_next, px, py, lam, step):
         here = u[j]
         qx = scaled * (u[j + 1] - here)
         qy = scaled * (below - here)
-        r = shrink(qx * qx + qy * qy, False)
+        r = shrink(qx * qx + qy * qy, False, magic, one)
         qy *= r
         px[j + 1] = qx * r
         py[j + 1] = qy
@@ -82,7 +93,7 @@ def first_sweep_row(u, u_next, g_next, px, py, lam, step):
 
 
 @row_helper
-def sweep_row(u, u_next, g_next, px_next, py_next, px, py, lam, step, fine):
+def sweep_row(u, u_next, g_next, px_next, py_next, px, py, lam, step, fine, magic, one):
     """A later iteration of a row: ``u`` is this row's, updated; ``u_next`` becomes the row below's."""
     scaled = step / lam
     kept = float32(1) - step  # the row below holds py once: q = py + scaled * (below - lam * py - here)
@@ -92,7 +103,7 @@ def sweep_row(u, u_next, g_next, px_next, py_next, px, py, lam, step, fine):
         here = u[j]
         qx = px[j + 1] + scaled * (u[j + 1] - here)
         qy = kept * py[j + 1] + scaled * (below - here)
-        r = shrink(qx * qx + qy * qy, fine)
+        r = shrink(qx * qx + qy * qy, fine, magic, one)
         qy *= r
         px[j + 1] = qx * r
         py[j + 1] = qy
