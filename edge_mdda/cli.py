@@ -218,7 +218,8 @@ def _run_purify(args: argparse.Namespace) -> int:
 
         seed = secrets.randbits(SEED_BITS) if args.seed is None else args.seed
         try:
-            with Purifier(*picture.shape[:2], PRESETS[args.preset], args.threads) as purifier:
+            height, width = picture.shape[:2]
+            with Purifier(height, width, PRESETS[args.preset], args.threads) as purifier:
                 purified = purifier.purify(picture, seed)
         except ParamsError as error:
             raise ImageError(f"{error}; resize the image first") from error

@@ -62,7 +62,8 @@ def _damage(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = np.clip(image + noise + 0.5, 0, 255).astype(np.uint8)
     if rng.random() < JPEG_SHARE:
         quality = int(rng.integers(*JPEG_QUALITY))
-        image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        image = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
     return image
 
 
@@ -111,5 +112,5 @@ class RandomPurifier:
             sigma=strength,
             lam=strength * float(rng.uniform(0.8, 1.2)),
         )
-        with Purifier(*view.shape[:2], params) as purifier:
+        with Purifier(view.shape[0], view.shape[1], params) as purifier:
             return purifier.purify(view, int(rng.integers(2**53)))

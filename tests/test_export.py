@@ -128,17 +128,17 @@ def test_training_learns_stores_and_resumes(made_up, tmp_path):
     from export.network import load_checkpoint
     from export.train import train
 
-    class Killed(Exception):
+    class KillError(Exception):
         pass
 
     def kill_at_two(step: int, *_: object) -> None:
-        raise Killed
+        raise KillError
 
     whole = load_checkpoint(train(made_up, tmp_path / "whole", TINY, checkpoint_every=2))
     assert whole["step"] == TINY.steps
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == TINY.steps
-    with pytest.raises(Killed):  # the last step reports before it stores, so two steps are stored
+    with pytest.raises(KillError):  # the last step reports before it stores, so two steps are stored
         train(made_up, tmp_path / "cut", TINY, checkpoint_every=2, progress=kill_at_two)
     assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["step"] == 2
     resumed = load_checkpoint(train(made_up, tmp_path / "cut", TINY, checkpoint_every=2))

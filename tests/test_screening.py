@@ -93,9 +93,9 @@ def test_bad_images_and_parameters_are_refused(screener, tmp_path):
         screener.screen(b"not an image")
     with pytest.raises(ImageError):
         screener.screen(tmp_path / "missing.jpg")
-    with pytest.raises(ParamsError, match="^purify: "):
+    with pytest.raises(ParamsError, match=r"^purify: "):
         Screener(purify="maybe")
-    with pytest.raises(ParamsError, match="^preset: "):
+    with pytest.raises(ParamsError, match=r"^preset: "):
         Screener(preset="heroic")
     with pytest.raises(ModelError):
         Screener(model=tmp_path / "none.onnx")

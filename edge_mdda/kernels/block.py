@@ -7,7 +7,7 @@ image and the dual field, so neither ever goes to main memory.
 
 from __future__ import annotations
 
-from numpy import float32, int64, uint32
+from numpy import float32, uint32
 
 from edge_mdda.kernels import PAD, ROW_BLOCK
 from edge_mdda.kernels.aggregate import aggregate_row
@@ -80,7 +80,7 @@ def dda_plane(
                 else:
                     top_row(u, g, ring_px[0, LEFT:end], ring_py[0, LEFT:end], lam)
             sweeps = min(last, h - 1)
-            slot = int64(first % n_ring)
+            slot = first % n_ring
             for _ in range(first, sweeps):
                 below = slot + 1 if slot + 1 < n_ring else 0
                 g_next = ring_g[below, PAD:end]
@@ -111,7 +111,7 @@ def dda_plane(
         if iterations == 0:
             continue
         for i in range(max(start - 1 - iterations, 0), min(start - 1 - iterations + ROW_BLOCK, h)):
-            slot = int64(i % n_ring)
+            slot = i % n_ring
             g = ring_g[slot, PAD:end]
             px = ring_px[slot, LEFT:end]
             py = ring_py[slot, LEFT:end]

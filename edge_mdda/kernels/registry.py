@@ -48,7 +48,7 @@ def row_helper(function: Function) -> Function:
     ``forceinline`` works in LLVM, after the caller's arrays are known to be distinct;
     Numba's own ``inline="always"`` left alias checks that kept these loops scalar.
     """
-    return njit(
+    compiled: Function = njit(  # type: ignore[call-overload]  # Numba's stubs lack the two wrapper options
         forceinline=True,
         fastmath=FAST_MATH,
         error_model="numpy",
@@ -56,3 +56,4 @@ def row_helper(function: Function) -> Function:
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
     )(function)
+    return compiled

@@ -5,8 +5,8 @@
 ``q = p + (step / lam) grad u`` and ``p <- q min(1, 1 / |q|)``, Gauss-Seidel down the rows (each row sees the new
 row above) and Jacobi within a row, which keeps the inner loop free of dependences.
 
-Two things make a sweep cheap. The reciprocal square root is the bare bit trick (3.4 % off), far below what a few
-sweeps leave anyway. And the steps vary: a short one first and last, long ones between, which reaches in 6
+Two things make a sweep cheap. The reciprocal square root is the bare bit trick (3.4 % off), far below what a
+few sweeps leave anyway. And the steps vary: a short one first and last, long ones between, which reaches in 6
 sweeps what the largest constant step takes 7 for. Both are for short runs: from sweep ``SHORT_RUN`` on the
 root is fine and the step a stable constant, so that a long run converges.
 
@@ -62,8 +62,8 @@ def step_of(t, iterations):
 def shrink(norm2, fine, magic, one):
     """``min(1, 1 / sqrt(norm2))``; ``fine`` is a literal, so one branch is left after inlining.
 
-    ``magic`` (0x5F375A86, Lomont) and ``one`` come from the caller's caller, where the compiler cannot see their values:
-    as constants it would load them anew for every vector (5 % of a sweep).
+    ``magic`` (0x5F375A86, Lomont) and ``one`` come from outside the kernel, so the compiler cannot see their values:
+    constants it would load anew for every vector (5 % of a sweep).
     """
     half = int32(float32(norm2).view(int32) >> ONE)
     if fine:
