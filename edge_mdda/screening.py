@@ -146,6 +146,8 @@ class Screener:
     ) -> None:
         if purify not in PURIFY_MODES:
             raise ParamsError(f"purify: expected one of {', '.join(PURIFY_MODES)}, got {purify!r}")
+        import cv2  # noqa: F401  now, so that the first image's timings hold no import
+
         if preset not in PRESETS:
             raise ParamsError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
         self.classifier: Classifier = open_classifier(model, runtime, threads)
@@ -255,7 +257,7 @@ def advise(
     ``routine``: it is retaken, and referred if it stays suspicious.
     """
     if malignant >= refer_at:
-        return Advice("refer", f"malignant share {malignant:.3f} is at least {refer_at:.3f} in a view")
+        return Advice("refer", f"a view has a malignant share of {malignant:.3f}, at least {refer_at:.3f}")
     if problem:
         return Advice("retake", f"{problem}; take it again, and refer if that does not help")
     if disagreement is not None and disagreement >= retake_at:
@@ -264,5 +266,5 @@ def advise(
             f"raw and purified view disagree by {disagreement:.3f} bit, at least {retake_at:.3f}: the image may"
             " have been altered; take it again, and refer if they still disagree",
         )
-    seen = "" if disagreement is None else f" and disagreement {disagreement:.3f} bit below {retake_at:.3f}"
-    return Advice("routine", f"malignant share {malignant:.3f} below {refer_at:.3f}{seen}")
+    seen = "" if disagreement is None else f", and they disagree by less than {retake_at:.3f} bit"
+    return Advice("routine", f"no view has a malignant share of {refer_at:.3f} (largest {malignant:.3f}){seen}")

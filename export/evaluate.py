@@ -29,7 +29,7 @@ class TorchClassifier:
         from export.network import network_from_checkpoint
 
         network, content = network_from_checkpoint(path)
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.runtime = f"torch {torch.__version__}"
         self.manifest = Manifest(
             name=path.parent.name,
@@ -57,7 +57,7 @@ class TorchClassifier:
         import torch
 
         with torch.inference_mode():
-            logits = self._network(torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).float())
+            logits = self.network(torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).float())
             return torch.softmax(logits, 1).numpy()
 
 
