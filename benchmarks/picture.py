@@ -55,7 +55,7 @@ def picture() -> np.ndarray:
     _text(canvas, f"malignant share (red) {result.malignant:.1%}", left, below)
     _text(canvas, f"views disagree by {result.disagreement:.3f} bit", left, below + 18)
     _text(canvas, f"advice: {result.advice.action}", left, below + 36)
-    _text(canvas, f"{NOTICE} Preset {result.purify['preset']}, seed {SEED}.", GAP, HEAD + PANEL + 18, 0.4)  # type: ignore[index]
+    _text(canvas, f"{NOTICE} Preset {result.purify['preset']}, seed {SEED}.", GAP, HEAD + PANEL + 18, 0.4)
     return canvas
 
 

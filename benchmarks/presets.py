@@ -134,7 +134,7 @@ def against_adaptive(checkpoint: Path, data_root: Path, names: Sequence[str]) ->
         adapted = pgd(adaptive(classifier.network, params, seed=0), clean, data.targets, seed=0)
         scores = [judge(classifier, images, data, params)[0] for images in (clean, attacked, adapted)]
         rows.append({"preset": name, "n": len(data)} | dict(zip(("clean", "gray", "adaptive"), scores, strict=True)))
-        print("| {preset} | {n} | {clean:.3f} | {gray:.3f} | {adaptive:.3f} |".format(**rows[-1]), flush=True)
+        print(f"| {name} | {len(data)} | " + " | ".join(f"{score:.3f}" for score in scores) + " |", flush=True)
     return rows
 
 
@@ -150,15 +150,19 @@ def search(checkpoint: Path, data_root: Path, per_class: int) -> dict[str, Any]:
     strengths: list[MddaParams | None] = [None]
     for n_blocks in BLOCKS:
         for sigma, iterations in ITERATIONS.items():
-            strength = {"n_blocks": n_blocks, "sigma": float(sigma), "lam": float(sigma), "iterations": iterations}
-            strengths.append(replace(PRESETS["balanced"], **strength))
+            params = replace(
+                PRESETS["balanced"], n_blocks=n_blocks, sigma=float(sigma), lam=float(sigma), iterations=iterations
+            )
+            strengths.append(params)
     rows = []
-    for params in strengths:
-        on_clean, ms = judge(classifier, clean, data, params)
-        on_attacked, _ = judge(classifier, attacked, data, params)
-        row = {"n_blocks": params.n_blocks if params else 0, "sigma": params.sigma if params else 0.0}
-        rows.append(row | {"clean": round(on_clean, 4), "attacked": round(on_attacked, 4), "ms": round(ms, 2)})
-        print("| {n_blocks} | {sigma:g} | {clean:.3f} | {attacked:.3f} | {ms:.1f} |".format(**rows[-1]), flush=True)
+    for strength in strengths:
+        on_clean, ms = judge(classifier, clean, data, strength)
+        on_attacked, _ = judge(classifier, attacked, data, strength)
+        row = {"n_blocks": 0, "sigma": 0.0}
+        if strength:
+            row = {"n_blocks": strength.n_blocks, "sigma": strength.block_sigma(0)}
+        print(f"| {row['n_blocks']} | {row['sigma']:g} | {on_clean:.3f} | {on_attacked:.3f} | {ms:.1f} |", flush=True)
+        rows.append(row | {"clean": on_clean, "attacked": on_attacked, "ms": ms})
     return {
         "n": len(data),
         "split": "val",

@@ -8,7 +8,9 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
+SILENT = 0  # OpenCV's LOG_LEVEL_SILENT
 CHATTER_BYTES = 4096  # room for what the C libraries say about one picture; they stop after a few lines
 
 
@@ -69,9 +71,9 @@ def quiet_codecs() -> Iterator[Callable[[], bytes]]:
     """Keep OpenCV and its libraries off standard error; yields a function that tells what they said."""
     import cv2
 
-    logging = cv2.utils.logging
+    logging: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 4.10 has the functions at its top
     with _CODEC_LOCK, contextlib.ExitStack() as stack:
-        stack.callback(logging.setLogLevel, logging.setLogLevel(logging.LOG_LEVEL_SILENT))
+        stack.callback(logging.setLogLevel, logging.setLogLevel(SILENT))
         remarks = b""
         exchange = codec_stderr()
         try:
