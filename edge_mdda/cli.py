@@ -158,6 +158,12 @@ def _run_screen(args: argparse.Namespace) -> int:
         args.parser.error("- (standard input) can be given only once")
     from edge_mdda.imaging import check_header, write_png
 
+    if args.save_purified:
+        try:
+            args.save_purified.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            _complain(str(args.save_purified), f"cannot make this folder ({error.strerror}): choose another")
+            return EXIT_FAILED
     names = list(_expand(args.images))
     progress = Progress(len(names))
     screener: Screener | None = None
@@ -171,18 +177,16 @@ def _run_screen(args: argparse.Namespace) -> int:
                     screener = _open_screener(args)
                 result = screener.screen(content, args.seed, name)
                 if args.save_purified and result.purified is not None:
-                    args.save_purified.mkdir(parents=True, exist_ok=True)
                     stem = "stdin" if name == "-" else Path(name).stem
                     write_png(args.save_purified / f"{stem}-{result.sha256[:8]}.purified.png", result.purified)
-            except (ImageError, OSError) as error:
+            except ImageError as error:
                 progress.clear()
                 _complain("standard input" if name == "-" else name, error)
                 failed += 1
-                continue
-            finally:
-                progress.step()
-            progress.clear()
-            _print_result(result, screener, args.json)
+            else:
+                progress.clear()
+                _print_result(result, screener, args.json)
+            progress.step()
     finally:
         progress.clear()
         if screener is not None:

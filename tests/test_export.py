@@ -90,10 +90,10 @@ def test_a_damaged_training_image_is_named(made_up, tmp_path):
         decode_all(data, 64, 64)
 
 
-def test_the_fixed_split_of_the_real_data(ham10000):
-    counts = {split: len(read_split(ham10000, split)) for split in ("train", "val", "test")}
+def test_the_fixed_split_of_the_real_data(data_folder):
+    counts = {split: len(read_split(data_folder, split)) for split in ("train", "val", "test")}
     assert counts == {"train": 4190, "val": 897, "test": 897}
-    sets = [set(read_split(ham10000, split).paths) for split in counts]
+    sets = [set(read_split(data_folder, split).paths) for split in counts]
     assert len(set.union(*sets)) == sum(map(len, sets))
 
 
@@ -244,11 +244,11 @@ def test_wrong_input_is_one_line(arguments, tmp_path):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_the_built_in_model_reaches_its_card(ham10000):
+def test_the_built_in_model_reaches_its_card(data_folder):
     """The card's promise for the whole test split, judged on a part of it with the slack that its size needs."""
     from export.evaluate import evaluate, open_any
 
-    data = read_split(ham10000, "test")
+    data = read_split(data_folder, "test")
     chosen = np.concatenate([np.flatnonzero(data.targets == c)[:25] for c in range(7)])
     part = LabelledImages(tuple(data.paths[i] for i in chosen), data.targets[chosen], data.labels, "part")
     result = evaluate(open_any(None), part, "on")
