@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from edge_mdda.screening import Screener, Screening
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+MAX_THREADS = 256
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
+NO_MEMORY = "not enough memory: try a smaller image or fewer threads, or close other programs"
 DEMO_IMAGE = Path(__file__).parent / "models" / "demo-synthetic.jpg"
 
 SCREEN_EXAMPLES = """\
@@ -43,32 +45,20 @@ examples:
 """
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 256:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 256, got {text}")
-    return value
+def _number(low: float, high: float, unit: int = 1) -> Callable[[str], int]:
+    """An argparse type: a number in a range, times ``unit``, as a whole number."""
 
+    def convert(text: str) -> int:
+        try:
+            value = int(text) if unit == 1 else float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            kind = "a whole number" if unit == 1 else "a number"
+            raise argparse.ArgumentTypeError(f"expected {kind} from {low:g} to {high:g}, got {text!r}")
+        return int(value * unit)
 
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**64:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2**64 - 1, got {text}")
-    return value
-
-
-def _megapixels(text: str) -> int:
-    value = float(text)
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"expected megapixels above 0 and up to 1000, got {text}")
-    return int(value * 1e6)
-
-
-def _megabytes(text: str) -> int:
-    value = float(text)
-    if not 0 < value <= 1024:
-        raise argparse.ArgumentTypeError(f"expected megabytes above 0 and up to 1024, got {text}")
-    return int(value * 2**20)
+    return convert
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,13 +73,25 @@ def build_parser() -> argparse.ArgumentParser:
 
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--preset", choices=tuple(PRESETS), default="balanced", help="purifier strength (%(default)s)")
-    common.add_argument("--seed", type=_seed, metavar="N", help="purifier's seed (default: a fresh one each image)")
-    common.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads to use (%(default)s)")
     common.add_argument(
-        "--max-megapixels", type=_megapixels, default=40_000_000, metavar="N", help="largest image accepted (40)"
+        "--seed", type=_number(0, 2**64 - 1), metavar="N", help="purifier's seed (default: a fresh one each image)"
     )
     common.add_argument(
-        "--max-megabytes", type=_megabytes, default=32 * 2**20, metavar="N", help="largest file accepted (32)"
+        "--threads", type=_number(1, MAX_THREADS), default=1, metavar="N", help="threads to use (%(default)s)"
+    )
+    common.add_argument(
+        "--max-megapixels",
+        type=_number(0.001, 1000, 10**6),
+        default=40_000_000,
+        metavar="N",
+        help="largest image accepted (40)",
+    )
+    common.add_argument(
+        "--max-megabytes",
+        type=_number(0.001, 1024, 2**20),
+        default=32 * 2**20,
+        metavar="N",
+        help="largest file accepted (32)",
     )
 
     screen = commands.add_parser(
@@ -100,7 +102,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=SCREEN_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    screen.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders, or - for standard input")
+    screen.add_argument(
+        "images", nargs="*", metavar="IMAGE", help="files, folders with all below them, or - for standard input"
+    )
     screen.add_argument("--demo", action="store_true", help="screen the built-in synthetic picture")
     screen.add_argument(
         "--purify", choices=("off", "on", "both"), default="both", help="views to classify (%(default)s)"
@@ -131,19 +135,25 @@ def _complain(subject: str, cause: object) -> None:
 
 
 def _expand(images: Sequence[str]) -> Iterator[str]:
-    """Files and ``-`` as they are; a folder as the images in it, sorted. An unusable folder stays itself."""
+    """Files and ``-`` as they are; a folder as the images in it and below, sorted. An empty folder stays itself."""
     for image in images:
-        if image != "-" and Path(image).is_dir():
-            try:
-                inside = sorted(p for p in Path(image).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-            except OSError:
-                inside = []
-            yield from map(str, inside) if inside else [image]
+        if image != "-" and os.path.isdir(image):  # not Path.is_dir, which raises on a name that is too long
+            found = [
+                os.path.join(folder, name)
+                for folder, _, names in os.walk(image)
+                for name in names
+                if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+            ]
+            yield from sorted(found) or [image]
         else:
             yield image
 
 
 def _read(source: str, args: argparse.Namespace) -> bytes:
+    if source == "-" and sys.stdin is None:
+        raise ImageError("standard input is closed: pass an image through a pipe or name a file")
+    if source != "-" and os.path.isdir(source):
+        raise ImageError("this folder holds no images: name another, or a file")
     return read_stream(sys.stdin.buffer, args.limits) if source == "-" else read_bytes(source, args.limits)
 
 
@@ -156,7 +166,7 @@ def _run_screen(args: argparse.Namespace) -> int:
         args.parser.error("--save-purified needs --purify on or both")
     if args.images.count("-") > 1:
         args.parser.error("- (standard input) can be given only once")
-    from edge_mdda.imaging import check_header, write_png
+    from edge_mdda.imaging import check_header
 
     if args.save_purified:
         try:
@@ -176,22 +186,32 @@ def _run_screen(args: argparse.Namespace) -> int:
                     check_header(content, args.limits)  # a hostile file is refused before anything large loads
                     screener = _open_screener(args)
                 result = screener.screen(content, args.seed, name)
-                if args.save_purified and result.purified is not None:
-                    stem = "stdin" if name == "-" else Path(name).stem
-                    write_png(args.save_purified / f"{stem}-{result.sha256[:8]}.purified.png", result.purified)
-            except ImageError as error:
-                progress.clear()
-                _complain("standard input" if name == "-" else name, error)
-                failed += 1
-            else:
                 progress.clear()
                 _print_result(result, screener, args.json)
+                if args.save_purified:
+                    _save_purified(args.save_purified, result)
+            except (ImageError, MemoryError) as error:
+                progress.clear()
+                _complain("standard input" if name == "-" else name, str(error) or NO_MEMORY)
+                failed += 1
             progress.step()
     finally:
         progress.clear()
         if screener is not None:
             screener.close()
     return EXIT_FAILED if failed else EXIT_OK
+
+
+def _save_purified(folder: Path, result: Screening) -> None:
+    from edge_mdda.imaging import write_png
+
+    if result.purified is not None:
+        stem = "stdin" if result.image == "-" else Path(result.image).stem
+        target = folder / f"{stem}-{result.sha256[:8]}.purified.png"
+        try:
+            write_png(target, result.purified)
+        except ImageError as error:
+            raise ImageError(f"the purified image cannot be written to {target}: {error}") from error
 
 
 def _open_screener(args: argparse.Namespace) -> Screener:
@@ -227,9 +247,13 @@ def _run_purify(args: argparse.Namespace) -> int:
                 purified = purifier.purify(picture, seed)
         except ParamsError as error:
             raise ImageError(f"{error}; resize the image first") from error
-        write_png(args.target, purified)
     except ImageError as error:
         _complain("standard input" if args.source == "-" else args.source, error)
+        return EXIT_FAILED
+    try:
+        write_png(args.target, purified)
+    except ImageError as error:
+        _complain(str(args.target), error)
         return EXIT_FAILED
     print(f"{printable(str(args.target))}: preset {args.preset}, seed {seed}")
     return EXIT_OK
@@ -237,20 +261,28 @@ def _run_purify(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks must not stop a screening
+            stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     args.limits = Limits(args.max_megapixels, args.max_megabytes)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         status = run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader has gone: point stdout elsewhere, or Python complains once more while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except OSError as error:  # what a command reads or writes itself is reported there; this is standard output
+        _complain("standard output", f"cannot be written ({error.strerror}): free some space or choose another place")
+        sys.stdout = None  # Python would try to flush it once more
+        return EXIT_FAILED
     except MemoryError:
-        _complain("memory", "not enough for this image; try a smaller one or fewer threads")
+        _complain("memory", NO_MEMORY)
         return EXIT_FAILED
     except EdgeMddaError as error:
         _complain("error", error)

@@ -145,9 +145,8 @@ class Purifier:
         stages: dict[str, np.ndarray] = {}
 
         def record(name: str, channel: int, plane: np.ndarray) -> None:
-            if name not in stages:
-                stages[name] = np.empty((*plane.shape, CHANNELS), np.float32)
-            stages[name][:, :, channel] = plane
+            image = stages.setdefault(name, np.empty((*plane.shape, CHANNELS), np.float32))  # atomic: threads share it
+            image[:, :, channel] = plane
 
         self._run(rgb, seed, lambda channel, plane: record("purified", channel, plane), record)
         return stages

@@ -199,7 +199,10 @@ class Screener:
         else:
             content, name = read_bytes(source, self.limits), os.fspath(source)
         picture = decode(content, self.limits)
+        stored_size = picture.shape[:2]
         raw = fit(picture, manifest.height, manifest.width, manifest.crop)
+        del picture  # up to 120 MB that the rest need not carry along
+        problem = _quality_problem(raw, stored_size)
         decoded = time.perf_counter()
         purified = None
         if self._purifier:
@@ -215,7 +218,6 @@ class Screener:
         shares = rows[:, malignant_columns].sum(axis=1)
         both = self.purify == "both"
         disagreement = jensen_shannon(rows[0], rows[1]) if both else None
-        problem = _quality_problem(picture, manifest.height, manifest.width)
         return Screening(
             image=name,
             sha256=hashlib.sha256(content).hexdigest(),
@@ -237,12 +239,12 @@ class Screener:
         )
 
 
-def _quality_problem(picture: np.ndarray, height: int, width: int) -> str | None:
-    """Why a picture shows too little to judge, or None."""
-    h, w = picture.shape[:2]
-    if h < MIN_SIDE_SHARE * height or w < MIN_SIDE_SHARE * width:
+def _quality_problem(fitted: np.ndarray, stored_size: tuple[int, ...]) -> str | None:
+    """Why a picture shows too little to judge, or None; ``fitted`` is at the model's size."""
+    h, w = stored_size
+    if h < MIN_SIDE_SHARE * fitted.shape[0] or w < MIN_SIDE_SHARE * fitted.shape[1]:
         return f"the picture has only {w} x {h} pixels"
-    if float(picture.std(axis=(0, 1)).max()) < MIN_CONTRAST:
+    if float(fitted.std(axis=(0, 1)).max()) < MIN_CONTRAST:
         return f"the picture is blank (contrast below {MIN_CONTRAST:g} grey levels)"
     return None
 

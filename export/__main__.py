@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(train)
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt and log.jsonl go here")
     train.add_argument("--init", type=Path, metavar="FILE", help="start from this checkpoint, not from ImageNet")
-    train.add_argument("--threads", type=int, default=1, help="of the tensor library (%(default)s)")
+    train.add_argument("--threads", type=_at_least(1), default=1, help="of the tensor library (%(default)s)")
     for field in fields(TrainOptions):
         train.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -65,8 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--labels", type=Path, metavar="FILE.csv", help="columns image_id,dx")
     evaluate.add_argument("--purify", choices=("off", "on", "both"), default="both", help="(%(default)s)")
     evaluate.add_argument("--preset", choices=tuple(PRESETS), default="balanced", help="(%(default)s)")
-    evaluate.add_argument("--seed", type=int, default=0, help="of the purifier and the bootstrap (%(default)s)")
-    evaluate.add_argument("--threads", type=int, default=1, help="of the runtime (%(default)s)")
+    evaluate.add_argument("--seed", type=_at_least(0), default=0, help="of purifier and bootstrap (%(default)s)")
+    evaluate.add_argument("--threads", type=_at_least(1), default=1, help="of the runtime (%(default)s)")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     evaluate.set_defaults(run=_evaluate)
 
@@ -74,13 +74,28 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(quantise)
     quantise.add_argument("checkpoint", type=Path)
     quantise.add_argument("--out", type=Path, default=BUILT_IN, metavar="FILE", help="(%(default)s)")
-    quantise.add_argument("--seed", type=int, default=0, help="of the choice of calibration images (%(default)s)")
+    quantise.add_argument("--seed", type=_at_least(0), default=0, help="of the calibration images (%(default)s)")
     quantise.set_defaults(run=_quantise)
 
     demo = commands.add_parser("demo", help="draw the synthetic demo picture")
     demo.add_argument("--out", type=Path, default=DEMO, metavar="FILE", help="(%(default)s)")
     demo.set_defaults(run=_demo)
     return parser
+
+
+def _at_least(low: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from ``low`` on."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} on, got {text!r}")
+        return value
+
+    return convert
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -128,9 +143,15 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     if (args.images is None) != (args.labels is None):
         raise EdgeMddaError("--images and --labels go together")
+    if args.json and not args.json.absolute().parent.is_dir():  # now, not after minutes of work
+        raise EdgeMddaError(f"{args.json}: there is no such folder to write to")
     classifier = open_any(args.model, args.runtime, args.threads)
     labels = tuple(classifier.manifest.labels)
-    data = read_labels(args.images, args.labels, None, labels) if args.images else read_split(args.data, args.split)
+    data = (
+        read_labels(args.images, args.labels, None, labels)
+        if args.images
+        else read_split(args.data, args.split, labels)
+    )
     step = _step_printer(len(data) * (2 if args.purify == "both" else 1))
     result = evaluate(classifier, data, args.purify, args.preset, args.seed, step)
     print(table(result))
@@ -142,7 +163,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _quantise(args: argparse.Namespace) -> int:
     from export.quantise import quantise
 
-    command = "python -m export quantise " + shlex.quote(args.checkpoint.name)
+    command = shlex.join(["python", "-m", "export", "quantise", str(args.checkpoint), "--seed", str(args.seed)])
     for name, value in quantise(args.checkpoint, args.data, args.out, command, args.seed).items():
         print(f"{name}: {value}")
     print(args.out)

@@ -6,7 +6,7 @@ resumed in the middle and see the same pictures again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -21,6 +21,8 @@ SATURATION_RANGE = (0.80, 1.25)
 BLUR_SHARE, BLUR_SIGMA = 0.30, (0.4, 1.6)
 JPEG_SHARE, JPEG_QUALITY = 0.35, (35, 95)
 NOISE_SHARE, NOISE_SIGMA = 0.15, (1.0, 7.0)  # grey levels
+MIN_STRENGTH = 2.0  # grey levels, of the purifier
+SWEEPS = 7  # of its solver; strong purifiers stay a little rougher than at the board's iterations
 ERASE_SHARE, ERASE_SIDE = 0.25, (0.10, 0.30)  # of the side
 
 
@@ -61,6 +63,7 @@ def _damage(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(*NOISE_SIGMA))
         image = np.clip(image + noise + 0.5, 0, 255).astype(np.uint8)
     if rng.random() < JPEG_SHARE:
+        # Encoded as if it were BGR: that swaps which colour is subsampled how, and the damage is random anyway.
         quality = int(rng.integers(*JPEG_QUALITY))
         encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         image = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
@@ -103,14 +106,14 @@ class RandomPurifier:
     def __call__(self, view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() >= self.share:
             return view
-        from edge_mdda.mdda import PRESETS, Purifier
+        from edge_mdda.mdda import MddaParams, Purifier
 
-        strength = float(rng.uniform(2.0, self.max_sigma))
-        params = replace(
-            PRESETS["balanced"],
+        strength = float(rng.uniform(MIN_STRENGTH, self.max_sigma))
+        params = MddaParams(
             n_blocks=int(rng.integers(1, 4)),
             sigma=strength,
             lam=strength * float(rng.uniform(0.8, 1.2)),
+            iterations=SWEEPS,
         )
         with Purifier(view.shape[0], view.shape[1], params) as purifier:
             return purifier.purify(view, int(rng.integers(2**53)))

@@ -82,7 +82,7 @@ def read_labels(
     if not images.is_dir():
         raise DatasetError(f"{images}: no such folder of images")
     try:
-        with labels_csv.open(newline="", encoding="utf-8") as file:
+        with labels_csv.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{labels_csv}: cannot read labels ({error})") from error
@@ -107,9 +107,9 @@ def read_labels(
     return LabelledImages(tuple(paths), np.array(targets, dtype=np.int64), classes, name)
 
 
-def read_split(root: Path, split: str) -> LabelledImages:
+def read_split(root: Path, split: str, classes: tuple[str, ...] = tuple(CLASSES)) -> LabelledImages:
     """One fixed split of a data set laid out as ``root/images`` and ``root/labels.csv``."""
-    return read_labels(root / "images", root / "labels.csv", split)
+    return read_labels(root / "images", root / "labels.csv", split, classes)
 
 
 def decode_all(data: LabelledImages, height: int, width: int, crop: str = "squeeze") -> np.ndarray:

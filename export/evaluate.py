@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edge_mdda.classifier import Classifier
+from edge_mdda.files import replace_file
 from edge_mdda.params import PRESETS
 from export.dataset import LabelledImages, iter_images
 from export.metrics import bootstrap, figures
@@ -21,7 +22,7 @@ SHOWN = ("balanced_accuracy", "accuracy", "melanoma_recall", "melanoma_specifici
 class TorchClassifier:
     """A training checkpoint behind the same protocol as the board's runtimes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int = 1) -> None:
         import torch
 
         from edge_mdda.classifier import Manifest
@@ -29,6 +30,7 @@ class TorchClassifier:
         from export.network import network_from_checkpoint
 
         network, content = network_from_checkpoint(path)
+        torch.set_num_threads(threads)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.runtime = f"torch {torch.__version__}"
         self.manifest = Manifest(
@@ -65,7 +67,9 @@ def open_any(model: Path | None, runtime: str | None = None, threads: int = 1) -
     """A checkpoint (``.pt``) or anything that the board can open."""
     from edge_mdda.classifier import open_classifier
 
-    return TorchClassifier(model) if model and model.suffix == ".pt" else open_classifier(model, runtime, threads)
+    return (
+        TorchClassifier(model, threads) if model and model.suffix == ".pt" else open_classifier(model, runtime, threads)
+    )
 
 
 def purifier_seed(path: Path, seed: int) -> int:
@@ -173,6 +177,4 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
             return [plain(v) for v in value]
         return None if isinstance(value, float) and value != value else value
 
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    replace_file(str(path), (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode())

@@ -63,7 +63,7 @@ def figures(
     ``malignant_auroc`` ranks by the malignant share.
     """
     n_classes, predicted = len(labels), probabilities.argmax(axis=1)
-    melanoma = labels.index("mel") if "mel" in labels else 0
+    melanoma = labels.index("mel") if "mel" in labels else -1
     is_melanoma = targets == melanoma
     columns = [labels.index(label) for label in malignant]
     areas = [auroc(targets == c, probabilities[:, c]) for c in range(n_classes)]
@@ -72,8 +72,10 @@ def figures(
     return {
         "balanced_accuracy": float(np.nanmean(by_class)),
         "accuracy": float((predicted == targets).mean()),
-        "melanoma_recall": float(by_class[melanoma]),
-        "melanoma_specificity": float((predicted[~is_melanoma] != melanoma).sum() / others),
+        "melanoma_recall": float(by_class[melanoma]) if melanoma >= 0 else float("nan"),
+        "melanoma_specificity": (
+            float((predicted[~is_melanoma] != melanoma).sum() / others) if melanoma >= 0 else float("nan")
+        ),
         "macro_auroc": float(np.nanmean(areas)) if not np.isnan(areas).all() else float("nan"),
         "malignant_auroc": auroc(np.isin(targets, columns), probabilities[:, columns].sum(axis=1)),
         "calibration_error": calibration_error(targets, probabilities),
@@ -95,4 +97,9 @@ def bootstrap(
         chosen = np.concatenate([rng.choice(m, len(m)) for m in members])
         for name, value in figure(chosen).items():
             draws.setdefault(name, []).append(value)
-    return {name: tuple(map(float, np.nanpercentile(values, INTERVAL))) for name, values in draws.items()}  # type: ignore[misc]
+    intervals = {}
+    for name, values in draws.items():
+        known = np.array(values)[~np.isnan(values)]
+        low, high = np.percentile(known, INTERVAL) if len(known) else (float("nan"),) * 2
+        intervals[name] = float(low), float(high)
+    return intervals

@@ -7,6 +7,7 @@ training images, half of them purified, since that is what the network will see.
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from edge_mdda import __version__
 from edge_mdda.classifier import Classifier, Manifest
 from edge_mdda.classifier.manifest import manifest_path
 from edge_mdda.errors import EdgeMddaError
+from edge_mdda.files import replace_file
 from edge_mdda.params import PRESETS
 from export.dataset import CLASSES, MALIGNANT, LabelledImages, iter_images, read_split
 from export.evaluate import open_any, predict_all, purifier_seed
@@ -126,10 +128,13 @@ def choose_thresholds(raw: np.ndarray, purified: np.ndarray, data: LabelledImage
     from edge_mdda.screening import jensen_shannon
 
     columns = [data.labels.index(label) for label in MALIGNANT]
+    if not np.isin(data.targets, columns).any():
+        raise ExportError("val holds no malignant image: no referral threshold can be chosen")
     share = np.maximum(raw[:, columns].sum(axis=1), purified[:, columns].sum(axis=1))
     refer_at = threshold_for_sensitivity(np.isin(data.targets, columns), share, SENSITIVITY)
     disagreement = np.array([jensen_shannon(p, q) for p, q in zip(raw, purified, strict=True)])
-    return round(refer_at, 4), round(float(np.quantile(disagreement, 1 - FALSE_ALARMS)), 4)
+    # Rounded down: rounded up, the borderline positive that the threshold is made of would fall below it.
+    return math.floor(refer_at * 1e4) / 1e4, round(float(np.quantile(disagreement, 1 - FALSE_ALARMS)), 4)
 
 
 def quantise(checkpoint: Path, data_root: Path, out: Path, command: str, seed: int = 0) -> dict[str, Any]:
@@ -165,7 +170,7 @@ def quantise(checkpoint: Path, data_root: Path, out: Path, command: str, seed: i
         raise ExportError(f"the model has {len(content)} bytes, more than {MAX_BYTES}")
 
     draft = Manifest(
-        name="lesion-lite0-int8",
+        name=out.stem,
         version=__version__,
         file=out.name,
         sha256=hashlib.sha256(content).hexdigest(),
@@ -181,8 +186,8 @@ def quantise(checkpoint: Path, data_root: Path, out: Path, command: str, seed: i
         refer_at=0.5,
         retake_at=0.5,
         chosen_by="not yet chosen",
-        training_data=TRAINING_DATA,
-        licence=LICENCE,
+        training_data=TRAINING_DATA if data_root.name == "ham10000" else f"{data_root.name}: not described",
+        licence=LICENCE if data_root.name == "ham10000" else "of the training data: ask whoever trained it",
     )
     from edge_mdda.classifier.onnx import OnnxClassifier
 
@@ -222,6 +227,4 @@ def _write_pair(out: Path, content: bytes, manifest: Manifest) -> None:
     """Model and manifest through temporary files; a kill between the two leaves a pair that is refused, not wrong."""
     out.parent.mkdir(parents=True, exist_ok=True)
     for path, data in ((out, content), (manifest_path(out), manifest.to_json().encode())):
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(data)
-        part.replace(path)
+        replace_file(str(path), data)

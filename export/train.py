@@ -11,6 +11,7 @@ A. K. Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import math
 import os
@@ -23,8 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from edge_mdda.errors import EdgeMddaError
+from edge_mdda.files import replace_file
 from export.augment import RandomPurifier, random_view
-from export.dataset import LabelledImages, decode_all, read_split
+from export.dataset import DatasetError, LabelledImages, decode_all, read_split
 from export.options import TrainOptions
 
 SAMPLING_POWER = 0.5  # class probability ~ count ** SAMPLING_POWER
@@ -50,6 +53,17 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_top_pad, 256 << 20)
     except (OSError, AttributeError):
         return  # another C library: only slower
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _forget_after(log: Path, step: int) -> None:
+    """Drop what a killed run logged after its last checkpoint; it will be logged again."""
+    if log.exists():
+        kept = [line for line in log.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
+        replace_file(str(log), "".join(line + "\n" for line in kept).encode())
 
 
 class Batches:
@@ -133,6 +147,11 @@ def train(
     torch.set_num_threads(threads)
     torch.manual_seed(options.seed)
     data = read_split(data_root, "train")
+    empty = [label for label, n in zip(data.labels, data.class_counts(), strict=True) if n == 0]
+    if empty:
+        raise DatasetError(f"{data_root}: no training image of class {', '.join(empty)}")
+    origin = _file_hash(init) if init else "imagenet"
+    label_hash = _file_hash(data_root / "labels.csv")
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"
 
@@ -149,8 +168,8 @@ def train(
     first = 0
     if path.exists():
         stored = load_checkpoint(path)
-        if stored["options"] != asdict(options):
-            raise CheckpointError(f"{path}: made with other options; choose another --out or remove it")
+        if (stored["options"], stored["init"], stored["label_hash"]) != (asdict(options), origin, label_hash):
+            raise CheckpointError(f"{path}: made with other options, data or --init; choose another --out or remove it")
         network.load_state_dict(stored["network"])
         average.load_state_dict(stored["ema"])
         optimiser.load_state_dict(stored["optimiser"])
@@ -163,7 +182,8 @@ def train(
             {
                 "labels": list(data.labels),
                 "options": asdict(options),
-                "init": init.name if init else "imagenet",
+                "init": origin,
+                "label_hash": label_hash,
                 "step": step,
                 "ema": average.state_dict(),
                 "network": network.state_dict(),
@@ -172,6 +192,7 @@ def train(
             },
         )
 
+    _forget_after(out / "log.jsonl", first)
     batches = Batches(decode_all(data, STORED_SIZE, STORED_SIZE), data, options)
     log_prior = torch.log(torch.from_numpy(batches.prior).float())
     started, losses = time.monotonic(), []
@@ -197,6 +218,8 @@ def train(
                     else:
                         mean.copy_(now)
             losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise EdgeMddaError(f"the loss is no number at step {step + 1}; lower --lr")
             done = step + 1
             if done % LOG_EVERY == 0 or done == options.steps:
                 rate = (done - first) * options.batch / (time.monotonic() - started)

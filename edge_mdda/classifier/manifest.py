@@ -81,7 +81,7 @@ class Manifest:
         checks = {
             "format": self.format == FORMAT,
             "labels": len(self.labels) >= 2 and all(isinstance(v, str) for v in self.labels.values()),
-            "malignant": set(self.malignant) <= set(self.labels),
+            "malignant": len(self.malignant) > 0 and set(self.malignant) <= set(self.labels),
             "height": isinstance(self.height, int) and MIN_SIDE <= self.height <= MAX_SIDE,
             "width": isinstance(self.width, int) and MIN_SIDE <= self.width <= MAX_SIDE,
             "layout": self.layout in LAYOUTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -46,6 +47,7 @@ class TfliteClassifier:
             raise ModelError(f"{manifest.file}: expected one image input and one output")
         self._input, self._output = inputs[0], outputs[0]
         self.manifest = manifest
+        self._lock = threading.Lock()  # set, invoke and get belong together
         try:
             self.runtime = f"{package} {version(package)}"
         except PackageNotFoundError:
@@ -54,16 +56,18 @@ class TfliteClassifier:
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Class probabilities ``(n, n_labels)`` float32 of ``(n, height, width, 3)`` uint8 RGB."""
         check_batch(batch, self.manifest)
-        rows = []
-        for image in batch:
-            try:
-                self._interpreter.set_tensor(self._input["index"], self._quantised(image))
-                self._interpreter.invoke()
-            except (ValueError, RuntimeError) as error:
-                cause = str(error).splitlines()[0][:200]
-                raise ModelError(f"{self.manifest.file}: the model cannot run ({cause})") from error
-            rows.append(self._dequantised(self._interpreter.get_tensor(self._output["index"])))
-        return to_probabilities(np.concatenate(rows), self.manifest)
+        with self._lock:
+            outputs = [self._run(image) for image in batch]
+        return to_probabilities(np.concatenate(outputs), self.manifest)
+
+    def _run(self, image: np.ndarray) -> np.ndarray:
+        try:
+            self._interpreter.set_tensor(self._input["index"], self._quantised(image))
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            cause = str(error).splitlines()[0][:200]
+            raise ModelError(f"{self.manifest.file}: the model cannot run ({cause})") from error
+        return self._dequantised(self._interpreter.get_tensor(self._output["index"]))
 
     def _quantised(self, image: np.ndarray) -> np.ndarray:
         dtype = np.dtype(self._input["dtype"])
