@@ -265,12 +265,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks must not stop a screening
             stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
+    if sys.stdout is None:
+        _complain("standard output", "closed: the answer would be lost")
+        return EXIT_FAILED
     args.limits = Limits(args.max_megapixels, args.max_megabytes)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         status = run(args)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:

@@ -217,6 +217,43 @@ def test_a_reader_that_goes_away_is_no_traceback():
     assert errors == b""
 
 
+def test_closed_and_full_streams_are_one_line():
+    for redirect, cause in (
+        ("- <&-", "standard input"),
+        (f"{DEMO_IMAGE} >&-", "closed"),
+        (f"{DEMO_IMAGE} >/dev/full", "space"),
+    ):
+        command = f"{sys.executable} -m edge_mdda screen --json {redirect}"
+        result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=120)
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+        assert cause in result.stderr
+
+
+def test_odd_names_and_encodings_are_no_traceback(tmp_path):
+    result = run("screen", "a" * 300)
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    name = tmp_path / "lésion.jpg"
+    shutil.copy(DEMO_IMAGE, name)
+    result = run("screen", name, PYTHONIOENCODING="ascii")
+    assert result.returncode == 0
+    assert "###" in result.stdout
+
+
+def test_a_failed_write_names_its_target_and_keeps_the_answer(tmp_path):
+    target = tmp_path / "no" / "folder.png"
+    assert run("purify", DEMO_IMAGE, target).stderr.startswith(f"edge-mdda: {target}: ")
+    folder = tmp_path / "out"
+    seed_run = json.loads(run("screen", "--demo", "--json", "--save-purified", folder).stdout)
+    (written,) = folder.iterdir()
+    written.unlink()
+    written.mkdir()  # now the same image cannot be written again
+    result = run("screen", "--demo", "--json", "--save-purified", folder)
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["sha256"] == seed_run["sha256"]
+    assert str(written) in result.stderr
+
+
 def test_help_imports_neither_numpy_nor_numba():
     probe = (
         "import sys\n"
