@@ -14,6 +14,7 @@ A. Athalye, N. Carlini, D. Wagner, "Obfuscated gradients give a false sense of s
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ ITERATIONS = {2: 4, 3: 5, 4: 6, 5: 7, 6: 8, 7: 10, 8: 12}
 """Solver iterations by sigma = lam that leave an RMSE below half a grey level (tests/test_kernels.py)."""
 BLOCKS = (1, 2, 3)
 EOT_DRAWS = 5
-ADAPTIVE_PER_CLASS = 6
+ADAPTIVE_PER_CLASS = 5
 
 
 def balanced_subset(data: LabelledImages, per_class: int) -> LabelledImages:
@@ -124,7 +125,7 @@ def judge(
 
 def against_adaptive(checkpoint: Path, data_root: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     """Shipped presets against the attacker who knows them; rows of ``{preset, n, clean, gray, adaptive}``."""
-    classifier = TorchClassifier(checkpoint)
+    classifier = TorchClassifier(checkpoint, threads=os.cpu_count() or 1)
     data = balanced_subset(read_split(data_root, "val"), ADAPTIVE_PER_CLASS)
     clean = decode_all(data, SIDE, SIDE)
     attacked = pgd(gray_box(classifier.network), clean, data.targets, seed=0)
@@ -143,7 +144,7 @@ def search(checkpoint: Path, data_root: Path, per_class: int) -> dict[str, Any]:
     from export.train import keep_freed_memory
 
     keep_freed_memory()
-    classifier = TorchClassifier(checkpoint)
+    classifier = TorchClassifier(checkpoint, threads=os.cpu_count() or 1)
     data = balanced_subset(read_split(data_root, "val"), per_class)
     clean = decode_all(data, SIDE, SIDE)
     attacked = pgd(gray_box(classifier.network), clean, data.targets, seed=0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from edge_mdda.files import replace_file
 
 REQUIRED_RATIO = 25  # times faster than the scikit-image Chambolle pipeline, one thread, at no worse RMSE
 HEAD = ("contestant", "median ms", "p10", "p90", "runs", "times slower", "RMSE", "worst", "extra MB", "note")
@@ -49,12 +50,7 @@ def write_json(results: dict[str, Any], path: Path) -> None:
     path : pathlib.Path
         Replaced if it exists.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(str(path), (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _row_cells(name: str, row: dict[str, Any], results: dict[str, Any]) -> tuple[str, ...]:

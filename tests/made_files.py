@@ -1,0 +1,143 @@
+"""Image files of every kind, built in memory, and what the tests of their reading share."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import textwrap
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_mdda import files
+from edge_mdda.errors import ImageError
+from edge_mdda.imaging import Limits, decode
+
+ROOT = Path(__file__).resolve().parent.parent
+HEIGHT, WIDTH = 48, 64
+LOSSY = 12  # grey levels by which a lossy format may differ on the smooth picture
+ORIENTED = {  # what each EXIF orientation asks for, by numpy alone
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+OPENCV = int(cv2.__version__.split(".")[0])
+
+
+def picture() -> np.ndarray:
+    """A smooth RGB picture without any symmetry, so that each flip and channel swap shows."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    return np.stack([x * 3 + 20, y * 4 + 10, 200 - x - y], -1).astype(np.uint8)
+
+
+def encode(ext: str, rgb: np.ndarray, *options: int) -> bytes:
+    bgr = rgb if rgb.ndim == 2 else rgb[..., [2, 1, 0, 3][: rgb.shape[2]]]
+    done, data = cv2.imencode(ext, bgr, options)
+    assert done
+    return data.tobytes()
+
+
+SAMPLES = {
+    "JPEG": lambda: encode(".jpg", picture(), cv2.IMWRITE_JPEG_QUALITY, 95),
+    "PNG": lambda: encode(".png", picture()),
+    "WebP": lambda: encode(".webp", picture(), cv2.IMWRITE_WEBP_QUALITY, 101),
+    "BMP": lambda: encode(".bmp", picture()),
+    "TIFF": lambda: encode(".tiff", picture()),
+}
+
+
+def off_by(a: np.ndarray, b: np.ndarray) -> int:
+    assert a.shape == b.shape and a.dtype == b.dtype == np.uint8
+    return int(np.abs(a.astype(int) - b).max())
+
+
+def refusal(source: object, limits: Limits = files.DEFAULT_LIMITS) -> str:
+    """The message of a refusal, after checking that it is one line with a cause and an advice."""
+    with pytest.raises(ImageError) as caught:
+        decode(source, limits)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert message and "\n" not in message and ": " in message
+    return message
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, bits: int, colour: int, rows: bytes, *extra: bytes) -> bytes:
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    tail = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + tail
+
+
+def exif(orientation: int, order: str = "<") -> bytes:
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    return magic + struct.pack(order + "IHHHIHHI", 8, 1, 274, 3, 1, orientation, 0, 0)
+
+
+def with_exif(data: bytes, block: bytes) -> bytes:
+    """Put an EXIF block into a JPEG, PNG or lossless WebP."""
+    if data.startswith(b"\xff\xd8"):
+        body = b"Exif\0\0" + block
+        return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
+    if data.startswith(b"\x89PNG"):
+        return data[:33] + chunk(b"eXIf", block) + data[33:]
+    side = [struct.pack("<I", n - 1)[:3] for n in (WIDTH, HEIGHT)]
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + b"\x08\0\0\0" + side[0] + side[1] + data[12:]
+    body += b"EXIF" + struct.pack("<I", len(block)) + block + b"\0" * (len(block) & 1)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def tiff_tags(data: bytes) -> dict[int, int]:
+    """Offsets of the 12-byte entries of a little-endian TIFF's first directory, by tag."""
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    return {struct.unpack_from("<H", data, at)[0]: at for at in range(start + 2, start + 2 + 12 * count, 12)}
+
+
+def tiff(pixels: np.ndarray, photometric: int, *more: tuple[int, int], order: str = "<", size: int = 0) -> bytes:
+    """An uncompressed TIFF with one strip; ``more`` adds or replaces short tags."""
+    height, width = pixels.shape[:2]
+    samples = pixels.shape[2] if pixels.ndim == 3 else 1
+    body = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    tags = {256: width, 257: height, 258: 8 * pixels.itemsize, 259: 1, 262: photometric, 273: 0, 277: samples}
+    tags |= {278: height, 279: size or len(body), **dict(more)}
+    long_tags = {273, 279}
+    directory = 8 + 2 + 12 * len(tags) + 4
+    bits_at = directory
+    tags[273] = directory + 2 * samples
+    out = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(tags))
+    for tag, value in sorted(tags.items()):
+        if tag == 258 and samples > 2:
+            out += struct.pack(order + "HHII", tag, 3, samples, bits_at)
+        elif tag == 258 and samples == 2:
+            out += struct.pack(order + "HHIHH", tag, 3, 2, value, value)
+        elif tag in long_tags:
+            out += struct.pack(order + "HHII", tag, 4, 1, value)
+        else:
+            out += struct.pack(order + "HHIHH", tag, 3, 1, value, 0)
+    return out + b"\0\0\0\0" + struct.pack(f"{order}{samples}H", *[tags[258]] * samples) + body
+
+
+def run_python(program: str, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))},
+    )
