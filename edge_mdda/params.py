@@ -151,8 +151,13 @@ def _integer(name: str, value: Any, low: int, high: int) -> None:
         raise ParamsError(f"{name}: must be a whole number from {low} to {high}, got {value!r}")
 
 
+# Chosen by `python -m benchmarks.presets runs/stage3/checkpoint.pt` on val (table in the README): balanced accuracy on
+# clean images and under gray-box PGD-10 at 4/255, for 24 strengths; without purifier 0.794 and 0.000.
 PRESETS: dict[str, MddaParams] = {
+    # Best on clean images among the strengths that hold 0.40 under attack: 0.822 and 0.444.
     "mild": MddaParams(n_blocks=2, sigma=3.0, lam=3.0, iterations=5),
+    # Best under attack among those that lose nothing on clean images: 0.796 and 0.618.
     "balanced": MddaParams(n_blocks=2, sigma=5.0, lam=5.0, iterations=7),
+    # Best under attack among those that lose at most 5 points on clean images: 0.760 and 0.689.
     "strong": MddaParams(n_blocks=3, sigma=7.0, lam=7.0, iterations=10),
 }
