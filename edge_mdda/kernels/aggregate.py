@@ -13,11 +13,15 @@ from edge_mdda.kernels.resample import add_down_row, add_up_row, blend_rows
 
 
 @row_helper
-def aggregate_row(g, i, fine, here, coarse, w_fine, w_here, w_coarse, scratch):
-    """Row ``i`` of the weighted sum into ``g``; a neighbour of weight zero is not read."""
-    source = here[i]
+def weigh_row(g, source, weight):
+    """``g = weight * source``."""
     for j in range(len(g)):
-        g[j] = w_here * source[j]
+        g[j] = weight * source[j]
+
+
+@row_helper
+def add_neighbours_row(g, i, fine, coarse, w_fine, w_coarse, scratch):
+    """Add what the neighbouring scales give to row ``i``; a neighbour of weight zero is not read."""
     if w_fine > float32(0):
         add_down_row(g, fine[2 * i], fine[min(2 * i + 1, fine.shape[0] - 1)], w_fine * float32(0.25))
     if w_coarse > float32(0):
@@ -35,4 +39,6 @@ def aggregate(fine, here, coarse, out, w_fine, w_here, w_coarse, scratch):
     ``out`` must be none of the inputs that count; ``scratch`` holds the coarse width plus 2.
     """
     for i in range(out.shape[0]):
-        aggregate_row(out[i], i, fine, here, coarse, w_fine, w_here, w_coarse, scratch)
+        g = out[i]
+        weigh_row(g, here[i], w_here)
+        add_neighbours_row(g, i, fine, coarse, w_fine, w_coarse, scratch)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from numpy import float32, uint32
 
 from edge_mdda.kernels import PAD, ROW_BLOCK
-from edge_mdda.kernels.aggregate import aggregate_row
-from edge_mdda.kernels.noise import add_noise_row
+from edge_mdda.kernels.aggregate import add_neighbours_row, weigh_row
+from edge_mdda.kernels.noise import weigh_and_diffuse_row
 from edge_mdda.kernels.registry import kernel
 from edge_mdda.kernels.rof import SHORT_RUN, bottom_sweep_row, first_sweep_row, primal_row, step_of, sweep_row, top_row
 
@@ -56,9 +56,12 @@ def dda_plane(
     for start in range(0, h + iterations + 1, ROW_BLOCK):
         for i in range(start, min(start + ROW_BLOCK, h)):
             g = ring_g[i % n_ring, PAD:end]
-            aggregate_row(g, i, fine, here, coarse, w_fine, w_here, w_coarse, scratch)
             if sigma > float32(0):
-                add_noise_row(g, uint32(first_sample + uint32(i * w)), key_low, key_high, sigma)
+                sample = uint32(first_sample + uint32(i * w))
+                weigh_and_diffuse_row(g, here[i], w_here, sample, key_low, key_high, sigma)
+            else:
+                weigh_row(g, here[i], w_here)
+            add_neighbours_row(g, i, fine, coarse, w_fine, w_coarse, scratch)
             if iterations == 0:
                 target = out[i]
                 for j in range(w):

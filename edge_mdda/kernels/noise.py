@@ -40,8 +40,8 @@ BEND_5 = float32(0.00125)
 
 
 @row_helper
-def add_noise_row(g, first, key_low, key_high, sigma):
-    """``g[j] += sigma * z(first + j)``; ``first`` and the keys are uint32."""
+def weigh_and_diffuse_row(g, source, weight, first, key_low, key_high, sigma):
+    """``g[j] = weight * source[j] + sigma * z(first + j)``; ``first`` and the keys are uint32."""
     x = uint32(uint32(first + key_low) * WEYL)
     for j in range(len(g)):
         h = uint32(x ^ (x >> SHIFT_16))
@@ -54,5 +54,5 @@ def add_noise_row(g, first, key_low, key_high, sigma):
         total = uint32(total + uint32(uint32(p & LOW_HALF) + uint32(p >> SHIFT_16)))
         z = float32(int32(total)) * SUM_SCALE + SUM_SHIFT
         z2 = z * z
-        g[j] += sigma * (z * (BEND_1 + z2 * (BEND_3 + z2 * BEND_5)))
+        g[j] = weight * source[j] + sigma * (z * (BEND_1 + z2 * (BEND_3 + z2 * BEND_5)))
         x = uint32(x + WEYL)
