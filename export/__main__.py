@@ -154,9 +154,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     )
     step = _step_printer(len(data) * (2 if args.purify == "both" else 1))
     result = evaluate(classifier, data, args.purify, args.preset, args.seed, step)
-    print(table(result))
-    if args.json:
+    if args.json:  # first: a reader of the table may go away
         write_json(args.json, result)
+    print(table(result))
     return 0
 
 
