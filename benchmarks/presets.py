@@ -26,7 +26,7 @@ import numpy as np
 
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.mdda import PRESETS, MddaParams, Purifier
-from export.dataset import LabelledImages, decode_all, read_split
+from export.dataset import SIDE, LabelledImages, decode_all, read_split
 from export.evaluate import TorchClassifier, purifier_seed, write_json
 from export.metrics import balanced_accuracy
 
@@ -38,7 +38,6 @@ STEPS = 10
 STEP_SIZE = EPSILON / 4
 PER_CLASS = 20  # images of each class, fewer where val has fewer
 BATCH = 16
-SIDE = 224  # pixels
 ITERATIONS = {2: 4, 3: 5, 4: 6, 5: 7, 6: 8, 7: 10, 8: 12}
 """Solver iterations by sigma = lam that leave an RMSE below half a grey level (tests/test_kernels.py)."""
 BLOCKS = (1, 2, 3)

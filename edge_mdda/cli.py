@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from edge_mdda import NOTICE, __version__
 from edge_mdda.console import Progress, print_screening, printable
 from edge_mdda.errors import EdgeMddaError, ImageError, ParamsError
-from edge_mdda.files import Limits, read_bytes, read_stream
+from edge_mdda.files import IMAGE_SUFFIXES, Limits, read_bytes, read_stream
 from edge_mdda.params import PRESETS
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 MAX_THREADS = 256
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
 NO_MEMORY = "not enough memory: try a smaller image or fewer threads, or close other programs"
 DEMO_IMAGE = Path(__file__).parent / "models" / "demo-synthetic.jpg"
 

@@ -18,6 +18,9 @@ from typing import BinaryIO
 from edge_mdda.errors import ImageError, ImageTooLargeError, UnreadableImageError
 
 MIB = 2**20  # bytes
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""What is taken for an image in a folder, lower case."""
+
 READ_STEP = 1 * MIB  # bytes asked for at a time
 
 

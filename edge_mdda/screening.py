@@ -146,10 +146,10 @@ class Screener:
     ) -> None:
         if purify not in PURIFY_MODES:
             raise ParamsError(f"purify: expected one of {', '.join(PURIFY_MODES)}, got {purify!r}")
-        import cv2  # noqa: F401  now, so that the first image's timings hold no import
-
         if preset not in PRESETS:
             raise ParamsError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+        import cv2  # noqa: F401  now, so that the first image's timings hold no import
+
         self.classifier: Classifier = open_classifier(model, runtime, threads)
         self.purify, self.preset = purify, preset
         self.limits = limits or Limits()

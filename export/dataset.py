@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_mdda.errors import EdgeMddaError, ImageError
+from edge_mdda.files import IMAGE_SUFFIXES
 
 CLASSES = {
     "akiec": "actinic keratosis or intraepithelial carcinoma",
@@ -30,7 +31,7 @@ CLASSES = {
 
 MALIGNANT = ("akiec", "bcc", "mel")
 SPLITS = ("train", "val", "test")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SIDE = 224  # pixels; the data set's, and the size at which Lite0 was pretrained
 
 
 class DatasetError(EdgeMddaError):

@@ -13,7 +13,7 @@ import numpy as np
 from edge_mdda.classifier import Classifier
 from edge_mdda.files import replace_file
 from edge_mdda.params import PRESETS
-from export.dataset import LabelledImages, iter_images
+from export.dataset import CLASSES, MALIGNANT, SIDE, LabelledImages, iter_images
 from export.metrics import bootstrap, figures
 
 SHOWN = ("balanced_accuracy", "accuracy", "melanoma_recall", "melanoma_specificity", "macro_auroc", "calibration_error")
@@ -26,7 +26,6 @@ class TorchClassifier:
         import torch
 
         from edge_mdda.classifier import Manifest
-        from export.dataset import CLASSES, MALIGNANT
         from export.network import network_from_checkpoint
 
         network, content = network_from_checkpoint(path)
@@ -40,8 +39,8 @@ class TorchClassifier:
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             labels={label: CLASSES[label] for label in content["labels"]},
             malignant=MALIGNANT,
-            height=224,
-            width=224,
+            height=SIDE,
+            width=SIDE,
             layout="NCHW",
             crop="squeeze",
             mean=0.0,

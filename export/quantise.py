@@ -11,6 +11,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,10 @@ from edge_mdda.classifier.manifest import manifest_path
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.files import replace_file
 from edge_mdda.params import PRESETS
-from export.dataset import CLASSES, MALIGNANT, LabelledImages, iter_images, read_split
+from export.dataset import MALIGNANT, SIDE, LabelledImages, iter_images, read_split
 from export.evaluate import open_any, predict_all, purifier_seed
 from export.metrics import balanced_accuracy, threshold_for_sensitivity
 
-SIDE = 224  # pixels; Lite0's training size
 OPSET = 17
 CALIBRATION_IMAGES = 400
 FLOAT_FIRST_CONVOLUTIONS = 3  # the stem's wide activation ranges cost most when quantised
@@ -169,23 +169,13 @@ def quantise(checkpoint: Path, data_root: Path, out: Path, command: str, seed: i
     if len(content) > MAX_BYTES:
         raise ExportError(f"the model has {len(content)} bytes, more than {MAX_BYTES}")
 
-    draft = Manifest(
+    draft = replace(
+        source.manifest,
         name=out.stem,
         version=__version__,
         file=out.name,
         sha256=hashlib.sha256(content).hexdigest(),
-        labels=CLASSES,
-        malignant=MALIGNANT,
-        height=SIDE,
-        width=SIDE,
         layout="NHWC",
-        crop="squeeze",
-        mean=0.0,
-        std=1.0,
-        output="logits",
-        refer_at=0.5,
-        retake_at=0.5,
-        chosen_by="not yet chosen",
         training_data=TRAINING_DATA if data_root.name == "ham10000" else f"{data_root.name}: not described",
         licence=LICENCE if data_root.name == "ham10000" else "of the training data: ask whoever trained it",
     )
@@ -209,15 +199,13 @@ def quantise(checkpoint: Path, data_root: Path, out: Path, command: str, seed: i
         "layers": n_layers,
         "bytes": len(content),
     }
-    manifest = Manifest(
-        **{
-            **draft.__dict__,
-            "refer_at": refer_at,
-            "retake_at": retake_at,
-            "chosen_by": f"{command} (val: {SENSITIVITY:.0%} sensitivity; {FALSE_ALARMS:.0%} false alarms)",
-            "notes": "Probabilities assume equally likely classes. A referral aid, never a diagnosis.",
-            "metrics": {k: round(v, 4) for k, v in metrics.items()},
-        }
+    manifest = replace(
+        draft,
+        refer_at=refer_at,
+        retake_at=retake_at,
+        chosen_by=f"{command} (val: {SENSITIVITY:.0%} sensitivity; {FALSE_ALARMS:.0%} false alarms)",
+        notes="Probabilities assume equally likely classes. A referral aid, never a diagnosis.",
+        metrics={k: round(v, 4) for k, v in metrics.items()},
     )
     _write_pair(out, content, manifest)
     return manifest.metrics

@@ -27,12 +27,11 @@ import numpy as np
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.files import replace_file
 from export.augment import RandomPurifier, random_view
-from export.dataset import DatasetError, LabelledImages, decode_all, read_split
+from export.dataset import SIDE, DatasetError, LabelledImages, decode_all, read_split
 from export.options import TrainOptions
 
 SAMPLING_POWER = 0.5  # class probability ~ count ** SAMPLING_POWER
 PREFETCHED_BATCHES = 3
-STORED_SIZE = 224  # pixels a side of the decoded training set
 WARMUP_SHARE = 0.05
 FINAL_LR_SHARE = 0.02
 GRADIENT_CLIP = 2.0
@@ -193,7 +192,7 @@ def train(
         )
 
     _forget_after(out / "log.jsonl", first)
-    batches = Batches(decode_all(data, STORED_SIZE, STORED_SIZE), data, options)
+    batches = Batches(decode_all(data, SIDE, SIDE), data, options)
     log_prior = torch.log(torch.from_numpy(batches.prior).float())
     started, losses = time.monotonic(), []
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
