@@ -36,3 +36,7 @@ class ModelError(EdgeMddaError):
 
 class ParamsError(EdgeMddaError):
     """A parameter out of its range; the message begins with the field's name."""
+
+
+class KernelError(EdgeMddaError):
+    """No machine code for the purifier: none was found, or none that fits this machine."""

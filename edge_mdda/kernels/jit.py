@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,6 +41,11 @@ def _two_vectors_at_a_time() -> Iterator[None]:
         yield
     finally:
         llvm.set_option("edge_mdda", "-force-vector-interleave=0")
+
+
+def cpu_name() -> str:
+    """LLVM's name of the CPU that Numba compiles for."""
+    return os.environ.get("NUMBA_CPU_NAME") or str(llvm.get_host_cpu_name())
 
 
 def load() -> dict[str, Callable[..., Any]]:
