@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -50,6 +50,8 @@ class Purifier:
         Default: the preset ``balanced``.
     threads : int
         Threads that share the (scale, channel) planes. The result does not depend on it.
+    kernels : mapping of str to callable
+        Default: :func:`edge_mdda.kernels.load_kernels`.
 
     Notes
     -----
@@ -67,7 +69,14 @@ class Purifier:
     (32, 48, 3)
     """
 
-    def __init__(self, height: int, width: int, params: MddaParams | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        params: MddaParams | None = None,
+        threads: int = 1,
+        kernels: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
         for name, side in (("height", height), ("width", width)):
             if isinstance(side, bool) or not isinstance(side, int) or not MIN_SIDE <= side <= MAX_SIDE:
                 raise ParamsError(f"{name}: must be a whole number from {MIN_SIDE} to {MAX_SIDE} pixels, got {side!r}")
@@ -76,7 +85,7 @@ class Purifier:
         self.height, self.width = height, width
         self.params = PRESETS["balanced"] if params is None else params
         self.threads = threads
-        self._kernels = load_kernels()
+        self._kernels = load_kernels() if kernels is None else kernels
         self._base = self.params.scales.index(1.0)
         self._sizes = self._pyramid_sizes()
         self._first_sample = self._sample_offsets()

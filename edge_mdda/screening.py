@@ -19,6 +19,7 @@ from edge_mdda.classifier import Classifier, open_classifier
 from edge_mdda.errors import ParamsError
 from edge_mdda.files import Limits, read_bytes
 from edge_mdda.imaging import decode, fit
+from edge_mdda.kernels import backend
 from edge_mdda.params import PRESETS
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Screening:
     top_changed: bool | None
     advice: Advice
     purify: dict[str, Any] | None
+    kernels: dict[str, str] | None
+    """Back end and CPU of the purifier's machine code; None without purifier."""
     model: dict[str, str]
     timings_ms: dict[str, float]
     purified: np.ndarray | None
@@ -85,6 +88,7 @@ class Screening:
             "advice": self.advice.action,
             "rule": self.advice.rule,
             "purify": self.purify,
+            "kernels": self.kernels,
             "model": self.model,
             "timings_ms": {name: round(value, 3) for name, value in self.timings_ms.items()},
             "notice": NOTICE,
@@ -228,6 +232,7 @@ class Screener:
             top_changed=bool(rows[0].argmax() != rows[1].argmax()) if both else None,
             advice=advise(float(shares.max()), disagreement, manifest.refer_at, manifest.retake_at, problem),
             purify={"preset": self.preset, "seed": seed} if self._purifier else None,
+            kernels=backend().to_dict() if self._purifier else None,
             model={"name": manifest.name, "sha256": manifest.sha256, "runtime": self.classifier.runtime},
             timings_ms={
                 "decode": (decoded - start) * 1e3,

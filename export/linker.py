@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import platform
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def find_linker(arch: str) -> list[str]:
     LinkError
         There is none; the message says what to install.
     """
-    for name in (f"{arch}-linux-gnu-ld", "ld.lld"):
+    for name in (f"{arch}-linux-gnu-ld", *(["ld"] if arch == platform.machine() else []), "ld.lld"):
         if shutil.which(name):
             return [name]
     if importlib.util.find_spec(ZIG):

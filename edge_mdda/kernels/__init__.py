@@ -73,7 +73,7 @@ def backend() -> Backend:
     try:
         from edge_mdda.kernels import jit
     except ImportError as error:
-        if error.name not in ("numba", "llvmlite"):
+        if (error.name or "").split(".")[0] not in ("numba", "llvmlite"):
             raise
         raise KernelError("; ".join([*refusals, f"no kernels for this CPU: {HOW_TO_GET}"])) from error
     for refusal in refusals:
