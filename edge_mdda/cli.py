@@ -230,16 +230,14 @@ def _print_result(result: Screening, screener: Screener, as_json: bool) -> None:
 def _run_purify(args: argparse.Namespace) -> int:
     if args.target.suffix.lower() != ".png":
         args.parser.error(f"OUT must end in .png (lossless), got {args.target}")
-    import secrets
-
     from edge_mdda.imaging import decode, write_png
 
     try:
         picture = decode(_read(args.source, args), args.limits)
         from edge_mdda.mdda import Purifier
-        from edge_mdda.screening import SEED_BITS
+        from edge_mdda.screening import fresh_seed
 
-        seed = secrets.randbits(SEED_BITS) if args.seed is None else args.seed
+        seed = fresh_seed() if args.seed is None else args.seed
         try:
             height, width = picture.shape[:2]
             with Purifier(height, width, PRESETS[args.preset], args.threads) as purifier:

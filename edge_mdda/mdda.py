@@ -11,14 +11,16 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_mdda.errors import ParamsError
 from edge_mdda.kernels import PAD, ROW_BLOCK, load_kernels
 from edge_mdda.params import PRESETS, MddaParams
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["MAX_SIDE", "MIN_SIDE", "PRESETS", "MddaParams", "ParamsError", "Purifier"]
 
@@ -95,7 +97,7 @@ class Purifier:
         self._front = self._planes(resident)
         self._back = self._planes(resident)
         self._rings = [self._ring() for _ in range(threads)]
-        self._pool = ThreadPoolExecutor(threads - 1, "edge-mdda") if threads > 1 else None
+        self._pool = _thread_pool(threads - 1) if threads > 1 else None
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -360,6 +362,12 @@ class Purifier:
             "carry": _aligned((2 * iterations + 1, stride)),
             "scratch": _aligned((stride,)),
         }
+
+
+def _thread_pool(workers: int) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # here: a process with one thread saves its 1 MB
+
+    return ThreadPoolExecutor(workers, "edge-mdda")
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:

@@ -6,9 +6,7 @@ replaced picture, and everything that the network itself gets wrong. It is a ref
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mdda import NOTICE
 from edge_mdda.classifier import Classifier, open_classifier
+from edge_mdda.digest import sha256
 from edge_mdda.errors import ParamsError
 from edge_mdda.files import Limits, read_bytes
 from edge_mdda.imaging import decode, fit
@@ -29,6 +28,11 @@ PURIFY_MODES = ("off", "on", "both")
 SEED_BITS = 53  # every seed is exact in any JSON reader
 MIN_CONTRAST = 2.0  # grey levels, standard deviation; a blank or capped lens stays below
 MIN_SIDE_SHARE = 0.5  # of the model's input; a smaller picture is mostly interpolation
+
+
+def fresh_seed() -> int:
+    """An unpredictable seed of ``SEED_BITS`` bits from the operating system."""
+    return int.from_bytes(os.urandom(8), "little") >> (64 - SEED_BITS)
 
 
 @dataclass(frozen=True)
@@ -210,7 +214,7 @@ class Screener:
         decoded = time.perf_counter()
         purified = None
         if self._purifier:
-            seed = secrets.randbits(SEED_BITS) if seed is None else seed
+            seed = fresh_seed() if seed is None else seed
             purified = self._purifier.purify(raw, seed)
         purify_done = time.perf_counter()
         views = [view for view, wanted in ((purified, self.purify != "off"), (raw, self.purify != "on")) if wanted]
@@ -224,7 +228,7 @@ class Screener:
         disagreement = jensen_shannon(rows[0], rows[1]) if both else None
         return Screening(
             image=name,
-            sha256=hashlib.sha256(content).hexdigest(),
+            sha256=sha256(content).hexdigest(),
             probabilities=dict(zip(labels, map(float, rows[0]), strict=True)),
             raw_probabilities=None if self.purify == "on" else dict(zip(labels, map(float, rows[-1]), strict=True)),
             malignant=float(shares[0]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from edge_mdda.digest import sha256
 from edge_mdda.errors import ModelError
 
 FORMAT = 1
@@ -146,7 +146,7 @@ def read_verified(model: Path, manifest_file: Path) -> tuple[bytes, Manifest]:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         cause = " ".join(str(error).split())
         raise ModelError(f"{manifest_file}: not a usable manifest ({cause}); export the model again") from error
-    digest = hashlib.sha256(content).hexdigest()
+    digest = sha256(content).hexdigest()
     if digest != manifest.sha256:
         raise ModelError(
             f"{model}: SHA-256 is {digest[:12]}…, its manifest says {manifest.sha256[:12]}…;"

@@ -6,7 +6,6 @@ The environment variable ``EDGE_MDDA_KERNELS`` forces a back end: ``native`` or 
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -76,6 +75,8 @@ def backend() -> Backend:
         if (error.name or "").split(".")[0] not in ("numba", "llvmlite"):
             raise
         raise KernelError("; ".join([*refusals, f"no kernels for this CPU: {HOW_TO_GET}"])) from error
+    if refusals:
+        import logging
     for refusal in refusals:
         logging.getLogger("edge_mdda").warning("native kernels refused, using Numba: %s", refusal)
     return Backend(NUMBA, jit.cpu_name(), None, jit.load())

@@ -8,10 +8,8 @@ itself (SHA-256): code of a wrong shape would not raise an error but corrupt mem
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import os
-import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from edge_mdda.digest import sha256
 from edge_mdda.errors import KernelError
 
 ABI = 1
@@ -100,7 +99,7 @@ def argument_types(signature: str) -> list[tuple[str, int]]:
 @cache
 def source_hash() -> str:
     """SHA-256 over the kernels' source files as installed."""
-    digest = hashlib.sha256()
+    digest = sha256()
     for name in SOURCES:
         content = (Path(__file__).parent / f"{name}.py").read_bytes()
         digest.update(f"{name} {len(content)}\n".encode() + content)
@@ -110,7 +109,7 @@ def source_hash() -> str:
 @cache
 def cpu_features() -> frozenset[str]:
     """What this CPU offers beyond its architecture's baseline, as Linux names it."""
-    if platform.machine() == "aarch64":
+    if os.uname().machine == "aarch64":
         getauxval = ctypes.CDLL(None).getauxval
         getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
         bits = getauxval(AT_HWCAP)
@@ -187,8 +186,8 @@ def check(library: Library) -> None:
     again = "make it anew with: python -m export kernels"
     if library.abi != ABI:
         raise KernelError(f"{name} has ABI {library.abi}, this version needs {ABI}: {again}")
-    if library.arch != platform.machine() or sys.platform != "linux":
-        raise KernelError(f"{name} is for Linux on {library.arch}, this machine is {sys.platform} {platform.machine()}")
+    if library.arch != os.uname().machine or sys.platform != "linux":
+        raise KernelError(f"{name} is for Linux on {library.arch}, this machine is {sys.platform} {os.uname().machine}")
     if library.source_sha256 != source_hash():
         raise KernelError(f"{name} was made from other kernel sources than this version's: {again}")
     missing = sorted(set(library.features) - cpu_features())
@@ -199,7 +198,7 @@ def check(library: Library) -> None:
             content = file.read(MAX_LIBRARY + 1)
     except OSError as error:
         raise KernelError(f"{name}: {error.strerror}: {again}") from error
-    if hashlib.sha256(content).hexdigest() != library.sha256:
+    if sha256(content).hexdigest() != library.sha256:
         raise KernelError(f"{name} is damaged (its SHA-256 is not the descriptor's): {again}")
 
 
