@@ -19,6 +19,7 @@ import numpy as np
 from edge_mdda.errors import ParamsError
 from edge_mdda.kernels import PAD, ROW_BLOCK, load_kernels
 from edge_mdda.params import PRESETS, MddaParams
+from edge_mdda.solver import LANES, shrink_magic, steps
 
 __all__ = ["MAX_SIDE", "MIN_SIDE", "PRESETS", "MddaParams", "ParamsError", "Purifier"]
 
@@ -27,9 +28,12 @@ CHANNELS = 3
 CACHE_LINE = 64  # bytes
 ZERO, ONE = np.float32(0), np.float32(1)
 ONLY_ITSELF = (ZERO, ONE, ZERO)
-FAST_MAGIC = np.int32(0x5F375A86)  # the kernels' reciprocal square root (Lomont 2003)
+NO_SOLVER = (np.empty(0, np.float32), ONE, np.int32(0), ONE)
 MASK_32 = 0xFFFFFFFF
 MASK_64 = 0xFFFFFFFFFFFFFFFF
+
+Solver = tuple[np.ndarray, np.float32, np.int32, np.float32]
+"""Steps, lam, magic number and 1, as ``dda_plane`` takes them."""
 
 Planes = list[list[np.ndarray]]
 """``planes[channel][scale]``: float32 (height, width)."""
@@ -81,7 +85,7 @@ class Purifier:
         self._sizes = self._pyramid_sizes()
         self._first_sample = self._sample_offsets()
         self._weights = [tuple(map(np.float32, self.params.neighbour_weights(s))) for s in range(len(self._sizes))]
-        self._denoising = [self._solver(s) for s in range(len(self._sizes))]
+        self._solvers = [self._solver(s) for s in range(len(self._sizes))]
         resident = 1 if threads == 1 else CHANNELS
         self._front = self._planes(resident)
         self._back = self._planes(resident)
@@ -104,8 +108,8 @@ class Purifier:
     def workspace_bytes(self) -> int:
         """Bytes of all preallocated buffers."""
         arrays: list[np.ndarray] = [p for planes in (*self._front, *self._back) for p in planes]
-        arrays += [a for ring in self._rings for a in ring.values()]
-        return sum(a.nbytes for a in arrays)
+        rings = [ring[part] for ring in self._rings for part in ("floats", "scratch")]
+        return sum(a.nbytes for a in (*arrays, *rings))
 
     def purify(self, rgb: np.ndarray, seed: int) -> np.ndarray:
         """Purify one image.
@@ -233,7 +237,6 @@ class Purifier:
 
         def one_plane(task: tuple[int, int], ring: dict[str, np.ndarray]) -> None:
             slot, scale = task
-            lam, iterations = self._denoising[scale]
             dda_plane(
                 *self._neighbours(source[slot], scale),
                 target[slot][scale],
@@ -241,11 +244,9 @@ class Purifier:
                 *keys,
                 self._first_sample[block, scale, channels[slot]],
                 sigma,
-                lam,
-                iterations if denoise else 0,
-                *ring.values(),
-                FAST_MAGIC,
-                ONE,
+                *(self._solvers[scale] if denoise else NO_SOLVER),
+                *ring[scale],
+                ring["scratch"],
             )
 
         self._each(tasks, one_plane)
@@ -332,25 +333,32 @@ class Purifier:
     def _planes(self, channels: int) -> Planes:
         return [[_aligned((h, w)) for h, w in self._sizes] for _ in range(channels)]
 
-    def _solver(self, scale: int) -> tuple[np.float32, int]:
-        """``(lam, iterations)`` of a scale; without denoising no iteration."""
+    def _solver(self, scale: int) -> Solver:
+        """Steps, lam, magic number and 1 of a scale, in the order of ``dda_plane``'s arguments."""
         lam = self.params.scale_lam(scale)
-        return np.float32(lam), self.params.scale_iterations(scale) if lam else 0
+        if not lam:
+            return NO_SOLVER
+        return steps(self.params.scale_iterations(scale)), np.float32(lam), shrink_magic(lam), ONE
 
-    def _ring(self) -> dict[str, np.ndarray]:
-        """One thread's buffers, in the order of ``dda_plane``'s arguments."""
-        iterations = max(self.params.scale_iterations(s) for s in range(len(self._sizes)))
-        width = max(w for _, w in self._sizes)
-        per_line = CACHE_LINE // 4
-        stride = -(-(PAD + width + 1) // per_line) * per_line
-        rows = ROW_BLOCK + iterations + 2
-        return {
-            "g": _aligned((rows, stride)),
-            "px": _aligned((rows, stride)),
-            "py": _aligned((rows, stride)),
-            "carry": _aligned((2 * iterations + 1, stride)),
-            "scratch": _aligned((stride,)),
-        }
+    def _ring(self) -> dict[Any, Any]:
+        """One thread's buffers: for every scale those of ``dda_plane`` in the order of its arguments, and ``scratch``.
+
+        All scales use the same floats. A scale's rows lie close together: rows that are wide apart would
+        contend for the same sets of the first cache.
+        """
+        layouts = []
+        for (_, width), (table, *_) in zip(self._sizes, self._solvers, strict=True):
+            stride = PAD + -(-(width + 1) // LANES) * LANES
+            rows = ROW_BLOCK + len(table) + 2
+            layouts.append([(rows, stride), (rows, stride), (rows, stride), (max(2 * len(table), 1), stride)])
+        floats = _aligned((max(sum(h * w for h, w in layout) for layout in layouts),))
+        ring: dict[Any, Any] = {"floats": floats, "scratch": _aligned((max(w for _, w in self._sizes) + 2,))}
+        for scale, layout in enumerate(layouts):
+            ends = np.cumsum([h * w for h, w in layout])
+            ring[scale] = tuple(
+                floats[end - h * w : end].reshape(h, w) for end, (h, w) in zip(ends, layout, strict=True)
+            )
+        return ring
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
