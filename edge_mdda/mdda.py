@@ -27,7 +27,7 @@ MIN_SIDE, MAX_SIDE = 16, 4096
 CHANNELS = 3
 CACHE_LINE = 64  # bytes
 ZERO, ONE = np.float32(0), np.float32(1)
-ONLY_ITSELF = (ZERO, ONE, ZERO)
+ONLY_ITSELF, ONLY_COARSER = (ZERO, ONE, ZERO), (ZERO, ZERO, ONE)
 NO_SOLVER = (np.empty(0, np.float32), ONE, np.int32(0), ONE)
 MASK_32 = 0xFFFFFFFF
 MASK_64 = 0xFFFFFFFFFFFFFFFF
@@ -85,6 +85,7 @@ class Purifier:
         self._sizes = self._pyramid_sizes()
         self._first_sample = self._sample_offsets()
         self._weights = [tuple(map(np.float32, self.params.neighbour_weights(s))) for s in range(len(self._sizes))]
+        self._blend_weights = self._weights_of_blend()
         self._solvers = [self._solver(s) for s in range(len(self._sizes))]
         resident = 1 if threads == 1 else CHANNELS
         self._front = self._planes(resident)
@@ -190,6 +191,9 @@ class Purifier:
 
         front, back = self._front, self._back
         self._each(slots, lambda slot, ring: self._build_pyramid(rgb, channels[slot], front[slot], ring))
+        if record:
+            for slot in slots:
+                self._materialise_finest(front[slot])
         note("pyramid", front)
         for block in range(params.n_blocks):
             if record:
@@ -201,10 +205,8 @@ class Purifier:
             if record:
                 self._aggregate_all(tasks, front, back)
                 note(f"block{block + 1}/aggregated", back)
-        self._aggregate_all(tasks, front, back)
-        front, back = back, front
 
-        def finish(slot: int, ring: dict[str, np.ndarray]) -> None:
+        def finish(slot: int, ring: dict[Any, Any]) -> None:
             blended = self._blend(front[slot], back[slot], ring)
             if record:
                 record("blended", channels[slot], blended)
@@ -219,8 +221,12 @@ class Purifier:
         self._kernels["unpack"](rgb, channel, planes[base])
         for scale in range(base + 1, len(planes)):
             aggregate(planes[scale - 1], planes[scale], planes[scale], planes[scale], ONE, ZERO, ZERO, scratch)
-        for scale in range(base - 1, -1, -1):
-            aggregate(planes[scale], planes[scale], planes[scale + 1], planes[scale], ZERO, ZERO, ONE, scratch)
+
+    def _materialise_finest(self, planes: list[np.ndarray]) -> None:
+        """Scale 2 of the pyramid, which the first block otherwise interpolates row by row."""
+        if self._base:
+            finest, scratch = planes[0], self._rings[0]["scratch"]
+            self._kernels["aggregate"](finest, finest, planes[1], finest, ZERO, ZERO, ONE, scratch)
 
     def _dda_block(
         self,
@@ -240,7 +246,7 @@ class Purifier:
             dda_plane(
                 *self._neighbours(source[slot], scale),
                 target[slot][scale],
-                *(self._weights[scale] if block else ONLY_ITSELF),
+                *(self._weights[scale] if block else ONLY_COARSER if scale < self._base else ONLY_ITSELF),
                 *keys,
                 self._first_sample[block, scale, channels[slot]],
                 sigma,
@@ -259,17 +265,41 @@ class Purifier:
 
         self._each(tasks, one_plane)
 
-    def _blend(self, planes: list[np.ndarray], spare: list[np.ndarray], ring: dict[str, np.ndarray]) -> np.ndarray:
-        """Weighted mean of all scales at scale 1, accumulated from the coarsest to the finest."""
-        aggregate, base, scratch = self._kernels["aggregate"], self._base, ring["scratch"]
-        total = sum(self.params.output_weights)
-        weights = [np.float32(w / total) for w in self.params.output_weights]
-        coarser, w_coarser = planes[-1], ZERO
-        for scale in range(len(planes) - 1, base - 1, -1):
-            finer, w_finer = (planes[scale - 1], weights[scale - 1]) if scale == base > 0 else (planes[scale], ZERO)
-            aggregate(finer, planes[scale], coarser, spare[scale], w_finer, weights[scale], w_coarser, scratch)
-            coarser, w_coarser = spare[scale], ONE
+    def _blend(self, planes: list[np.ndarray], spare: list[np.ndarray], ring: dict[Any, Any]) -> np.ndarray:
+        """Weighted mean of all scales at scale 1, of the denoised ``planes``: the last aggregation is part of it.
+
+        Both are linear, so the coarser scales are summed up from the coarsest to the finest and scale 2 counts
+        by its 2 x 2 means alone.
+        """
+        base, scratch = self._base, ring["scratch"]
+        coarser = planes[-1]
+        for scale in range(len(planes) - 1, base, -1):
+            finer, here = planes[scale - 1], planes[scale]
+            w_fine, w_here, w_coarse = self._blend_weights[scale]
+            self._kernels["aggregate"](finer, here, coarser, spare[scale], w_fine, w_here, w_coarse, scratch)
+            coarser = spare[scale]
+        weights = self._blend_weights[base]
+        self._kernels["blend"](planes[0], planes[base], coarser, spare[base], *weights, scratch)
         return spare[base]
+
+    def _weights_of_blend(self) -> list[tuple[np.float32, ...]]:
+        """Arguments of ``aggregate`` for each scale coarser than 1 and of ``blend`` for scale 1; see :meth:`_blend`."""
+        base, last = self._base, len(self._sizes) - 1
+        total = sum(self.params.output_weights)
+        share = [w / total for w in self.params.output_weights]
+        fine, itself, coarse = zip(*(self.params.neighbour_weights(s) for s in range(last + 1)), strict=True)
+        weights = []
+        for s in range(last + 1):
+            to_finer = share[s - 1] * coarse[s - 1] if s > base else 0.0  # up in the finer scale's aggregation
+            w_coarse = float(s < last)
+            if s == base:
+                from_finest = share[0] * itself[0] if base else 0.0
+                wide = share[0] * coarse[0] if base else 0.0
+                row = (share[s] * fine[s] + from_finest, share[s] * itself[s], wide, w_coarse)
+            else:
+                row = (share[s] * fine[s], share[s] * itself[s] + to_finer, w_coarse)
+            weights.append(tuple(map(np.float32, row)))
+        return weights
 
     @staticmethod
     def _neighbours(planes: list[np.ndarray], scale: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
