@@ -19,7 +19,7 @@ import numpy as np
 from edge_mdda.errors import ParamsError
 from edge_mdda.kernels import PAD, ROW_BLOCK, load_kernels
 from edge_mdda.params import PRESETS, MddaParams
-from edge_mdda.solver import LANES, shrink_magic, steps
+from edge_mdda.solver import LANES, schedule, shrink_magic
 
 __all__ = ["MAX_SIDE", "MIN_SIDE", "PRESETS", "MddaParams", "ParamsError", "Purifier"]
 
@@ -33,7 +33,7 @@ MASK_32 = 0xFFFFFFFF
 MASK_64 = 0xFFFFFFFFFFFFFFFF
 
 Solver = tuple[np.ndarray, np.float32, np.int32, np.float32]
-"""Steps, lam, magic number and 1, as ``dda_plane`` takes them."""
+"""Schedule, lam, magic number and 1, as ``dda_plane`` takes them."""
 
 Planes = list[list[np.ndarray]]
 """``planes[channel][scale]``: float32 (height, width)."""
@@ -364,11 +364,11 @@ class Purifier:
         return [[_aligned((h, w)) for h, w in self._sizes] for _ in range(channels)]
 
     def _solver(self, scale: int) -> Solver:
-        """Steps, lam, magic number and 1 of a scale, in the order of ``dda_plane``'s arguments."""
+        """Schedule, lam, magic number and 1 of a scale, in the order of ``dda_plane``'s arguments."""
         lam = self.params.scale_lam(scale)
         if not lam:
             return NO_SOLVER
-        return steps(self.params.scale_iterations(scale)), np.float32(lam), shrink_magic(lam), ONE
+        return schedule(self.params.scale_iterations(scale)), np.float32(lam), shrink_magic(lam), ONE
 
     def _ring(self) -> dict[Any, Any]:
         """One thread's buffers: for every scale those of ``dda_plane`` in the order of its arguments, and ``scratch``.
@@ -380,7 +380,7 @@ class Purifier:
         for (_, width), (table, *_) in zip(self._sizes, self._solvers, strict=True):
             stride = PAD + -(-(width + 1) // LANES) * LANES
             rows = ROW_BLOCK + len(table) + 2
-            layouts.append([(rows, stride), (rows, stride), (rows, stride), (max(2 * len(table), 1), stride)])
+            layouts.append([(rows, stride), (rows, stride), (rows, stride), (2 * len(table) + 1, stride)])
         floats = _aligned((max(sum(h * w for h, w in layout) for layout in layouts),))
         ring: dict[Any, Any] = {"floats": floats, "scratch": _aligned((max(w for _, w in self._sizes) + 2,))}
         for scale, layout in enumerate(layouts):

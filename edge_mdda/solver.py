@@ -10,22 +10,32 @@ SHORT_RUN = 12  # sweeps
 LANES = 16
 """Floats of two 256-bit vectors, the most that a sweep takes at a time."""
 
-FIRST_STEP, ODD_STEP, EVEN_STEP, LAST_STEP = 0.19, 0.43, 0.62, 0.25
 STABLE_STEP = 0.38
+"""Below 2 / (3 + sqrt(5)) = 0.382, the largest constant step at which the row Gauss-Seidel scheme is stable."""
+
+OPENINGS = {4: (0.139, 1.155, 0.653, 0.403, 0.237)}
 
 
-def steps(iterations: int) -> np.ndarray:
-    """Dual step of every sweep, float32."""
-    table = np.empty(iterations, np.float32)
-    for t in range(iterations):
-        if t == 0:
-            table[t] = FIRST_STEP
-        elif t >= SHORT_RUN:
-            table[t] = STABLE_STEP
-        elif t == iterations - 1:
-            table[t] = LAST_STEP
-        else:
-            table[t] = ODD_STEP if t & 1 else EVEN_STEP
+def schedule(iterations: int) -> np.ndarray:
+    """What ``dda_plane`` is told of its iterations, float32.
+
+    The first iteration takes the gradient of ``plain * g + smoothed * (3 x 3 binomial of g)``.
+
+    Returns
+    -------
+    (iterations + 1,) float32
+        ``plain``, ``smoothed`` and the step of every later iteration; empty without iterations.
+    """
+    if iterations == 0:
+        return np.empty(0, np.float32)
+    if iterations in OPENINGS:
+        return np.array(OPENINGS[iterations], np.float32)
+    table = np.full(iterations + 1, STABLE_STEP, np.float32)
+    table[:2] = 0.14, 1.15
+    for t in range(1, min(iterations, SHORT_RUN)):
+        table[t + 1] = 0.62 if t % 2 else 0.43
+    if 1 < iterations <= SHORT_RUN:
+        table[-1] = 0.25
     return table
 
 

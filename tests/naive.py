@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_mdda.solver import shrink_magic, steps
+from edge_mdda.solver import schedule, shrink_magic
 
 MASK_32 = np.uint64(0xFFFFFFFF)
 
@@ -179,7 +179,6 @@ def rof_iterate(
     """
     g = np.asarray(g, float)
     h, w = g.shape
-    px, py = np.zeros((h, w)), np.zeros((h, w))
 
     def u_row(i: int) -> np.ndarray:
         above = py[i - 1] if i else 0.0
@@ -187,12 +186,15 @@ def rof_iterate(
 
     if lam == 0:
         return g.copy()
-    for t, step in enumerate(steps(iterations)):
+    plain, smoothed, *steps = schedule(iterations).astype(float)
+    px, py = gradient(plain * g + smoothed * smooth(g, 0.25))
+    for t in range(iterations):
         for i in range(h):
-            u = u_row(i)
-            px[i, :-1] += step * np.diff(u)
-            if i + 1 < h:
-                py[i] += step * (u_row(i + 1) - u)
+            if t:
+                u = u_row(i)
+                px[i, :-1] += steps[t - 1] * np.diff(u)
+                if i + 1 < h:
+                    py[i] += steps[t - 1] * (u_row(i + 1) - u)
             factor = shrink(px[i] ** 2 + py[i] ** 2, lam, t >= 12)
             px[i] *= factor
             py[i] *= factor

@@ -11,7 +11,7 @@ from scipy.special import ndtr
 
 from edge_mdda.mdda import Purifier
 from edge_mdda.params import PRESETS, MddaParams
-from edge_mdda.solver import shrink_magic, steps
+from edge_mdda.solver import schedule, shrink_magic
 
 SIZES = [(16, 16), (17, 16), (16, 17), (23, 70), (70, 23), (45, 45), (64, 33), (2, 3), (3, 2)]
 SCALES = (2.0, 1.0, 0.5, 0.25)
@@ -53,7 +53,7 @@ def run_block(
         *map(np.uint32, keys),
         np.uint32(first),
         np.float32(sigma),
-        steps(iterations),
+        schedule(iterations),
         np.float32(lam),
         shrink_magic(lam) if lam else np.int32(0),
         np.float32(1),

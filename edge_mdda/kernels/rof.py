@@ -34,6 +34,8 @@ FINE_B = float32(2.38924456)
 """1/sqrt(x) = A * y * (B - x * y * y) with y the bit trick: relative error 6.5e-4, no divide, no sqrt."""
 
 HALVE = int32(1)
+SIDE, CENTRE = float32(0.25), float32(0.5)  # of the binomial filter
+LEFT = PAD - 1
 
 
 @row_helper
@@ -52,17 +54,32 @@ def shrink(norm2, fine, lam, magic, one):
 
 @distinct
 @row_helper
-def first_sweep_row(g_next, u, u_right, px, py, u_next, n, step_x, step_y, lam, magic, one):
-    """Iteration 1 of a row, where the dual is zero everywhere: writes ``px``, ``py`` and ``u`` of the row below."""
+def mix_down(down, above, here, below, n, smoothed):
+    """Vertical half of :func:`mix_across`'s filter, times ``smoothed``."""
+    side, centre = smoothed * SIDE, smoothed * CENTRE
     for j in range(n):
-        beneath = g_next[j]
-        here = u[j]
-        qx = step_x * (u_right[j] - here)
-        qy = step_y * (beneath - here)
+        down[j] = side * (above[j] + below[j]) + centre * here[j]
+
+
+@distinct
+@row_helper
+def mix_across(f, down_left, down, down_right, g, n, plain):
+    """``f = plain * g + smoothed * (3 x 3 binomial of g)``."""
+    for j in range(n):
+        f[j] = (SIDE * (down_left[j] + down_right[j]) + CENTRE * down[j]) + plain * g[j]
+
+
+@distinct
+@row_helper
+def first_sweep_row(f, f_right, f_next, px, py, n, step_x, step_y, lam, magic, one):
+    """Iteration 1 of a row: the dual, still zero everywhere, becomes the gradient of ``f``; the steps are 1 or 0."""
+    for j in range(n):
+        here = f[j]
+        qx = step_x * (f_right[j] - here)
+        qy = step_y * (f_next[j] - here)
         r = shrink(qy * qy + qx * qx, False, lam, magic, one)
         px[j] = qx * r
         py[j] = qy * r
-        u_next[j] = beneath - qy * r
 
 
 @distinct
@@ -87,21 +104,22 @@ def sweep_row(
 
 
 @row_helper
-def first_sweep(ring_g, ring_px, ring_py, carry, slot, below, now, then, n, step_x, step_y, lam, magic, one):
-    first_sweep_row(
-        ring_g[below, PAD:],
-        carry[now, PAD:],
-        carry[now, PAD + 1 :],
-        ring_px[slot, PAD:],
-        ring_py[slot, PAD:],
-        carry[then, PAD:],
-        n,
-        step_x,
-        step_y,
-        lam,
-        magic,
-        one,
-    )
+def mix(ring_g, carry, above, here, below, target, spare, n, w, plain, smoothed):
+    """``f`` of a row into ``carry[target]`` from three rows of ``ring_g``; ``carry[spare]`` is overwritten."""
+    mix_down(carry[spare, PAD:], ring_g[above, PAD:], ring_g[here, PAD:], ring_g[below, PAD:], n, smoothed)
+    carry[spare, LEFT] = carry[spare, PAD]
+    carry[spare, PAD + w] = carry[spare, PAD + w - 1]
+    down_left, down, down_right = carry[spare, LEFT:], carry[spare, PAD:], carry[spare, PAD + 1 :]
+    mix_across(carry[target, PAD:], down_left, down, down_right, ring_g[here, PAD:], n, plain)
+    carry[target, PAD + w] = carry[target, PAD + w - 1]
+
+
+@row_helper
+def first_sweep(ring_px, ring_py, carry, slot, now, then, n, step_x, step_y, lam, magic, one):
+    """Iteration 1 of the row in ring row ``slot``, between ``carry[now]`` and ``carry[then]``."""
+    f, f_right, f_next = carry[now, PAD:], carry[now, PAD + 1 :], carry[then, PAD:]
+    first_sweep_row(f, f_right, f_next, ring_px[slot, PAD:], ring_py[slot, PAD:], n, step_x, step_y, lam, magic, one)
+    ring_px[slot, LEFT] = float32(0)
 
 
 @row_helper
@@ -109,7 +127,7 @@ def sweep(ring_g, ring_px, ring_py, carry, slot, below, now, then, n, step_x, st
     sweep_row(
         ring_g[below, PAD:],
         ring_px[below, PAD:],
-        ring_px[below, PAD - 1 :],
+        ring_px[below, LEFT:],
         ring_py[below, PAD:],
         carry[now, PAD:],
         carry[now, PAD + 1 :],
