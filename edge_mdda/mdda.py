@@ -19,7 +19,7 @@ import numpy as np
 from edge_mdda.errors import ParamsError
 from edge_mdda.kernels import PAD, ROW_BLOCK, load_kernels
 from edge_mdda.params import PRESETS, MddaParams
-from edge_mdda.solver import LANES, schedule, shrink_magic
+from edge_mdda.solver import AHEAD, LANES, SMOOTH_ROWS, schedule, shrink_magic
 
 __all__ = ["MAX_SIDE", "MIN_SIDE", "PRESETS", "MddaParams", "ParamsError", "Purifier"]
 
@@ -378,9 +378,10 @@ class Purifier:
         """
         layouts = []
         for (_, width), (table, *_) in zip(self._sizes, self._solvers, strict=True):
-            stride = PAD + -(-(width + 1) // LANES) * LANES
-            rows = ROW_BLOCK + len(table) + 2
-            layouts.append([(rows, stride), (rows, stride), (rows, stride), (2 * len(table) + 1, stride)])
+            stride = PAD + -(-width // LANES) * LANES + PAD
+            iterations = max(len(table) - 2, 0)
+            rows = ROW_BLOCK + iterations + AHEAD + 1
+            layouts.append([(rows, stride), (rows, stride), (rows, stride), (2 * iterations + 1 + SMOOTH_ROWS, stride)])
         floats = _aligned((max(sum(h * w for h, w in layout) for layout in layouts),))
         ring: dict[Any, Any] = {"floats": floats, "scratch": _aligned((max(w for _, w in self._sizes) + 2,))}
         for scale, layout in enumerate(layouts):

@@ -50,12 +50,14 @@ def aggregate(
     return out
 
 
-def smooth(plane: np.ndarray, side: float) -> np.ndarray:
-    """3 x 3 filter with taps ``(side, 1 - 2 side, side)`` both ways, edges replicated."""
+def smooth(plane: np.ndarray, side: float, gap: int = 1) -> np.ndarray:
+    """Filter with taps ``(side, 1 - 2 side, side)`` both ways, ``gap`` pixels apart, edges replicated."""
     h, w = plane.shape
-    padded = np.pad(np.asarray(plane, float), 1, mode="edge")
+    padded = np.pad(np.asarray(plane, float), gap, mode="edge")
     taps = (side, 1 - 2 * side, side)
-    return sum(taps[i] * taps[j] * padded[i : i + h, j : j + w] for i in range(3) for j in range(3))
+    return sum(
+        taps[i] * taps[j] * padded[gap * i : gap * i + h, gap * j : gap * j + w] for i in range(3) for j in range(3)
+    )
 
 
 # -- noise -----------------------------------------------------------------------------------------------------------
@@ -186,8 +188,9 @@ def rof_iterate(
 
     if lam == 0:
         return g.copy()
-    plain, smoothed, *steps = schedule(iterations).astype(float)
-    px, py = gradient(plain * g + smoothed * smooth(g, 0.25))
+    plain, near, wide, *steps = schedule(iterations).astype(float)
+    smoothed = smooth(g, 0.25)
+    px, py = gradient(plain * g + near * smoothed + wide * smooth(smoothed, 0.25, gap=2))
     for t in range(iterations):
         for i in range(h):
             if t:

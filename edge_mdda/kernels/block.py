@@ -13,8 +13,9 @@ from edge_mdda.kernels import PAD, ROW_BLOCK
 from edge_mdda.kernels.aggregate import add_neighbours_row, weigh_row
 from edge_mdda.kernels.noise import weigh_and_diffuse_row
 from edge_mdda.kernels.registry import kernel
-from edge_mdda.kernels.rof import first_sweep, mix, primal_row, sweep
-from edge_mdda.solver import LANES, SHORT_RUN
+from edge_mdda.kernels.opening import first_sweep, mix_row, smooth_row
+from edge_mdda.kernels.rof import primal_row, sweep
+from edge_mdda.solver import AHEAD, LANES, SHORT_RUN, SMOOTH_ROWS
 
 LEFT = PAD - 1
 
@@ -53,12 +54,13 @@ def dda_plane(
     ``magic`` and ``one`` are :func:`edge_mdda.solver.shrink_magic` and 1; see :func:`shrink`.
     """
     h, w = here.shape
-    iterations = max(len(schedule) - 1, 0)
+    iterations = max(len(schedule) - 2, 0)
     end = PAD + w
     n = (w + LANES - 1) // LANES * LANES
-    n_ring = ROW_BLOCK + iterations + 3
+    n_ring = ROW_BLOCK + iterations + AHEAD + 1
+    spare, smooth = 2 * iterations, 2 * iterations + 1  # rows of carry
     # Image row i lives in ring row (i + 1) % n_ring; row -1 is a dual of zeros above the image.
-    for start in range(0, h + iterations + 1, ROW_BLOCK):
+    for start in range(0, h + iterations + AHEAD, ROW_BLOCK):
         for i in range(start, min(start + ROW_BLOCK, h)):
             g = ring_g[(i + 1) % n_ring, PAD:end] if iterations else out[i]
             if sigma > float32(0):
@@ -67,38 +69,44 @@ def dda_plane(
             else:
                 weigh_row(g, here[i], w_here)
             add_neighbours_row(g, i, fine, coarse, w_fine, w_coarse, scratch)
-        for t in range(iterations):
-            first = max(start - 2 - t, -1)
-            slot = (first + 1) % n_ring
-            for i in range(first, min(start - 2 - t + ROW_BLOCK, h)):
-                below = slot + 1 if slot + 1 < n_ring else 0
-                step_x = schedule[t + 1] if i >= 0 else float32(0)
-                step_y = step_x if i < h - 1 else float32(0)
-                now = 2 * t + (i & 1)
-                then = 2 * t + 1 - (i & 1)
-                if t == 0:
-                    if i < h - 1:
-                        above = slot if i >= 0 else below
-                        after = (i + 3) % n_ring if i < h - 2 else below
-                        spare = 2 * iterations
-                        mix(ring_g, carry, above, below, after, then, spare, n, w, schedule[0], schedule[1])
-                    step_x = one if i >= 0 else float32(0)
-                    step_y = step_x if i < h - 1 else float32(0)
-                    first_sweep(ring_px, ring_py, carry, slot, now, then, n, step_x, step_y, lam, magic, one)
-                elif t < SHORT_RUN:
-                    sweep(
-                        ring_g, ring_px, ring_py, carry, slot, below, now, then, n, step_x, step_y, False, lam, magic, one
-                    )
-                else:
-                    sweep(
-                        ring_g, ring_px, ring_py, carry, slot, below, now, then, n, step_x, step_y, True, lam, magic, one
-                    )
-                if t > 0:
-                    carry[then, end] = carry[then, end - 1]
-                slot = below
         if iterations == 0:
             continue
-        for i in range(max(start - 1 - iterations, 0), min(start - 1 - iterations + ROW_BLOCK, h)):
+        for i in range(max(start - AHEAD, -3), min(start - AHEAD + ROW_BLOCK, h)):
+            k = i + 3
+            if k < h:
+                a, b, c = max(k, 1) % n_ring, (k + 1) % n_ring, min(k + 2, h) % n_ring
+                smooth_row(ring_g, carry, a, b, c, smooth + k % SMOOTH_ROWS, spare, n, w)
+            k = i + 1
+            if 0 <= k < h:
+                a, b, c = max(k - 2, 0) % SMOOTH_ROWS, k % SMOOTH_ROWS, min(k + 2, h - 1) % SMOOTH_ROWS
+                slot, target = (k + 1) % n_ring, k & 1
+                plain, near, wide = schedule[0], schedule[1], schedule[2]
+                mix_row(
+                    ring_g, carry, slot, smooth + a, smooth + b, smooth + c, target, spare, n, w, plain, near, wide
+                )
+            if i >= -1:
+                step_x = one if i >= 0 else float32(0)
+                step_y = step_x if i < h - 1 else float32(0)
+                slot = (i + 1) % n_ring
+                first_sweep(ring_px, ring_py, carry, slot, i & 1, 1 - (i & 1), n, step_x, step_y, lam, magic, one)
+        for t in range(1, iterations):
+            first = max(start - AHEAD - t, -1)
+            slot = (first + 1) % n_ring
+            for i in range(first, min(start - AHEAD - t + ROW_BLOCK, h)):
+                below = slot + 1 if slot + 1 < n_ring else 0
+                step_x = schedule[t + 2] if i >= 0 else float32(0)
+                step_y = step_x if i < h - 1 else float32(0)
+                now, then = 2 * t + (i & 1), 2 * t + 1 - (i & 1)
+                rings = ring_g, ring_px, ring_py, carry
+                if t < SHORT_RUN:
+                    sweep(*rings, slot, below, now, then, n, step_x, step_y, False, lam, magic, one)
+                else:
+                    sweep(*rings, slot, below, now, then, n, step_x, step_y, True, lam, magic, one)
+                carry[then, end] = carry[then, end - 1]
+                slot = below
+        for i in range(
+            max(start - AHEAD + 1 - iterations, 0), min(start - AHEAD + 1 - iterations + ROW_BLOCK, h)
+        ):
             slot = (i + 1) % n_ring
             px, px_left = ring_px[slot, PAD:], ring_px[slot, LEFT:]
             primal_row(out[i], ring_g[slot, PAD:], px, px_left, ring_py[slot, PAD:], ring_py[i % n_ring, PAD:])

@@ -34,7 +34,6 @@ FINE_B = float32(2.38924456)
 """1/sqrt(x) = A * y * (B - x * y * y) with y the bit trick: relative error 6.5e-4, no divide, no sqrt."""
 
 HALVE = int32(1)
-SIDE, CENTRE = float32(0.25), float32(0.5)  # of the binomial filter
 LEFT = PAD - 1
 
 
@@ -50,36 +49,6 @@ def shrink(norm2, fine, lam, magic, one):
         y = int32(FINE_MAGIC - half).view(float32)
         return min((lam * FINE_A) * y * (FINE_B - norm2 * y * y), one)
     return min(int32(magic - half).view(float32), one)
-
-
-@distinct
-@row_helper
-def mix_down(down, above, here, below, n, smoothed):
-    """Vertical half of :func:`mix_across`'s filter, times ``smoothed``."""
-    side, centre = smoothed * SIDE, smoothed * CENTRE
-    for j in range(n):
-        down[j] = side * (above[j] + below[j]) + centre * here[j]
-
-
-@distinct
-@row_helper
-def mix_across(f, down_left, down, down_right, g, n, plain):
-    """``f = plain * g + smoothed * (3 x 3 binomial of g)``."""
-    for j in range(n):
-        f[j] = (SIDE * (down_left[j] + down_right[j]) + CENTRE * down[j]) + plain * g[j]
-
-
-@distinct
-@row_helper
-def first_sweep_row(f, f_right, f_next, px, py, n, step_x, step_y, lam, magic, one):
-    """Iteration 1 of a row: the dual, still zero everywhere, becomes the gradient of ``f``; the steps are 1 or 0."""
-    for j in range(n):
-        here = f[j]
-        qx = step_x * (f_right[j] - here)
-        qy = step_y * (f_next[j] - here)
-        r = shrink(qy * qy + qx * qx, False, lam, magic, one)
-        px[j] = qx * r
-        py[j] = qy * r
 
 
 @distinct
@@ -101,25 +70,6 @@ def sweep_row(
         px[j] = qx * r
         py[j] = qy * r
         u_next[j] = beneath - qy * r
-
-
-@row_helper
-def mix(ring_g, carry, above, here, below, target, spare, n, w, plain, smoothed):
-    """``f`` of a row into ``carry[target]`` from three rows of ``ring_g``; ``carry[spare]`` is overwritten."""
-    mix_down(carry[spare, PAD:], ring_g[above, PAD:], ring_g[here, PAD:], ring_g[below, PAD:], n, smoothed)
-    carry[spare, LEFT] = carry[spare, PAD]
-    carry[spare, PAD + w] = carry[spare, PAD + w - 1]
-    down_left, down, down_right = carry[spare, LEFT:], carry[spare, PAD:], carry[spare, PAD + 1 :]
-    mix_across(carry[target, PAD:], down_left, down, down_right, ring_g[here, PAD:], n, plain)
-    carry[target, PAD + w] = carry[target, PAD + w - 1]
-
-
-@row_helper
-def first_sweep(ring_px, ring_py, carry, slot, now, then, n, step_x, step_y, lam, magic, one):
-    """Iteration 1 of the row in ring row ``slot``, between ``carry[now]`` and ``carry[then]``."""
-    f, f_right, f_next = carry[now, PAD:], carry[now, PAD + 1 :], carry[then, PAD:]
-    first_sweep_row(f, f_right, f_next, ring_px[slot, PAD:], ring_py[slot, PAD:], n, step_x, step_y, lam, magic, one)
-    ring_px[slot, LEFT] = float32(0)
 
 
 @row_helper
