@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 
 from edge_mdda.errors import ParamsError
-from edge_mdda.kernels import PAD, ROW_BLOCK, load_kernels
+from edge_mdda.kernels import load_kernels
 from edge_mdda.params import PRESETS, MddaParams
-from edge_mdda.solver import AHEAD, LANES, SMOOTH_ROWS, schedule, shrink_magic
+from edge_mdda.solver import schedule, shrink_magic
+from edge_mdda.workspace import Ring, aligned
+from edge_mdda.workspace import ring as ring_rows
 
 __all__ = ["MAX_SIDE", "MIN_SIDE", "PRESETS", "MddaParams", "ParamsError", "Purifier"]
 
 MIN_SIDE, MAX_SIDE = 16, 4096
 CHANNELS = 3
-CACHE_LINE = 64  # bytes
 ZERO, ONE = np.float32(0), np.float32(1)
 ONLY_ITSELF, ONLY_COARSER = (ZERO, ONE, ZERO), (ZERO, ZERO, ONE)
 NO_SOLVER = (np.empty(0, np.float32), ONE, np.int32(0), ONE)
@@ -90,7 +91,9 @@ class Purifier:
         resident = 1 if threads == 1 else CHANNELS
         self._front = self._planes(resident)
         self._back = self._planes(resident)
-        self._rings = [self._ring() for _ in range(threads)]
+        widths = [w for _, w in self._sizes]
+        iterations = [max(len(table) - 2, 0) for table, *_ in self._solvers]
+        self._rings = [ring_rows(widths, iterations) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads - 1, "edge-mdda") if threads > 1 else None
         self._lock = threading.Lock()
 
@@ -108,9 +111,8 @@ class Purifier:
     @property
     def workspace_bytes(self) -> int:
         """Bytes of all preallocated buffers."""
-        arrays: list[np.ndarray] = [p for planes in (*self._front, *self._back) for p in planes]
-        rings = [ring[part] for ring in self._rings for part in ("floats", "scratch")]
-        return sum(a.nbytes for a in (*arrays, *rings))
+        arrays = [p for planes in (*self._front, *self._back) for p in planes]
+        return sum(a.nbytes for a in arrays) + sum(ring.nbytes for ring in self._rings)
 
     def purify(self, rgb: np.ndarray, seed: int) -> np.ndarray:
         """Purify one image.
@@ -206,18 +208,18 @@ class Purifier:
                 self._aggregate_all(tasks, front, back)
                 note(f"block{block + 1}/aggregated", back)
 
-        def finish(slot: int, ring: dict[Any, Any]) -> None:
+        def finish(slot: int, ring: Ring) -> None:
             blended = self._blend(front[slot], back[slot], ring)
             if record:
                 record("blended", channels[slot], blended)
             smoothed = front[slot][self._base]
-            self._kernels["smooth"](blended, smoothed, np.float32(params.smoothing / 4), ring["scratch"])
+            self._kernels["smooth"](blended, smoothed, np.float32(params.smoothing / 4), ring.scratch)
             deliver(channels[slot], smoothed)
 
         self._each(slots, finish)
 
-    def _build_pyramid(self, rgb: np.ndarray, channel: int, planes: list[np.ndarray], ring: dict[str, Any]) -> None:
-        aggregate, base, scratch = self._kernels["aggregate"], self._base, ring["scratch"]
+    def _build_pyramid(self, rgb: np.ndarray, channel: int, planes: list[np.ndarray], ring: Ring) -> None:
+        aggregate, base, scratch = self._kernels["aggregate"], self._base, ring.scratch
         self._kernels["unpack"](rgb, channel, planes[base])
         for scale in range(base + 1, len(planes)):
             aggregate(planes[scale - 1], planes[scale], planes[scale], planes[scale], ONE, ZERO, ZERO, scratch)
@@ -225,7 +227,7 @@ class Purifier:
     def _materialise_finest(self, planes: list[np.ndarray]) -> None:
         """Scale 2 of the pyramid, which the first block otherwise interpolates row by row."""
         if self._base:
-            finest, scratch = planes[0], self._rings[0]["scratch"]
+            finest, scratch = planes[0], self._rings[0].scratch
             self._kernels["aggregate"](finest, finest, planes[1], finest, ZERO, ZERO, ONE, scratch)
 
     def _dda_block(
@@ -241,7 +243,7 @@ class Purifier:
         """Aggregate the block before (if any), diffuse and denoise every plane of ``source`` into ``target``."""
         dda_plane, sigma = self._kernels["dda_plane"], np.float32(self.params.block_sigma(block))
 
-        def one_plane(task: tuple[int, int], ring: dict[str, np.ndarray]) -> None:
+        def one_plane(task: tuple[int, int], ring: Ring) -> None:
             slot, scale = task
             dda_plane(
                 *self._neighbours(source[slot], scale),
@@ -251,27 +253,27 @@ class Purifier:
                 self._first_sample[block, scale, channels[slot]],
                 sigma,
                 *(self._solvers[scale] if denoise else NO_SOLVER),
-                *ring[scale],
-                ring["scratch"],
+                *ring.scales[scale],
+                ring.scratch,
             )
 
         self._each(tasks, one_plane)
 
     def _aggregate_all(self, tasks: list[tuple[int, int]], source: Planes, target: Planes) -> None:
-        def one_plane(task: tuple[int, int], ring: dict[str, np.ndarray]) -> None:
+        def one_plane(task: tuple[int, int], ring: Ring) -> None:
             slot, scale = task
             neighbours = self._neighbours(source[slot], scale)
-            self._kernels["aggregate"](*neighbours, target[slot][scale], *self._weights[scale], ring["scratch"])
+            self._kernels["aggregate"](*neighbours, target[slot][scale], *self._weights[scale], ring.scratch)
 
         self._each(tasks, one_plane)
 
-    def _blend(self, planes: list[np.ndarray], spare: list[np.ndarray], ring: dict[Any, Any]) -> np.ndarray:
+    def _blend(self, planes: list[np.ndarray], spare: list[np.ndarray], ring: Ring) -> np.ndarray:
         """Weighted mean of all scales at scale 1, of the denoised ``planes``: the last aggregation is part of it.
 
         Both are linear, so the coarser scales are summed up from the coarsest to the finest and scale 2 counts
         by its 2 x 2 means alone.
         """
-        base, scratch = self._base, ring["scratch"]
+        base, scratch = self._base, ring.scratch
         coarser = planes[-1]
         for scale in range(len(planes) - 1, base, -1):
             finer, here = planes[scale - 1], planes[scale]
@@ -295,7 +297,7 @@ class Purifier:
             if s == base:
                 from_finest = share[0] * itself[0] if base else 0.0
                 wide = share[0] * coarse[0] if base else 0.0
-                row = (share[s] * fine[s] + from_finest, share[s] * itself[s], wide, w_coarse)
+                row: tuple[float, ...] = (share[s] * fine[s] + from_finest, share[s] * itself[s], wide, w_coarse)
             else:
                 row = (share[s] * fine[s], share[s] * itself[s] + to_finer, w_coarse)
             weights.append(tuple(map(np.float32, row)))
@@ -306,11 +308,11 @@ class Purifier:
         """``(finer, itself, coarser)``; where there is no neighbour its place is filled, with weight zero."""
         return planes[max(scale - 1, 0)], planes[scale], planes[min(scale + 1, len(planes) - 1)]
 
-    def _each(self, tasks: Iterable[Any], work: Callable[[Any, dict[str, np.ndarray]], None]) -> None:
+    def _each(self, tasks: Iterable[Any], work: Callable[[Any, Ring], None]) -> None:
         """Run every task; idle threads take the next one in order."""
         waiting = deque(tasks)
 
-        def drain(ring: dict[str, np.ndarray]) -> None:
+        def drain(ring: Ring) -> None:
             while True:
                 try:
                     task = waiting.popleft()
@@ -361,7 +363,7 @@ class Purifier:
         return offsets
 
     def _planes(self, channels: int) -> Planes:
-        return [[_aligned((h, w)) for h, w in self._sizes] for _ in range(channels)]
+        return [[aligned((h, w)) for h, w in self._sizes] for _ in range(channels)]
 
     def _solver(self, scale: int) -> Solver:
         """Schedule, lam, magic number and 1 of a scale, in the order of ``dda_plane``'s arguments."""
@@ -369,35 +371,6 @@ class Purifier:
         if not lam:
             return NO_SOLVER
         return schedule(self.params.scale_iterations(scale)), np.float32(lam), shrink_magic(lam), ONE
-
-    def _ring(self) -> dict[Any, Any]:
-        """One thread's buffers: for every scale those of ``dda_plane`` in the order of its arguments, and ``scratch``.
-
-        All scales use the same floats. A scale's rows lie close together: rows that are wide apart would
-        contend for the same sets of the first cache.
-        """
-        layouts = []
-        for (_, width), (table, *_) in zip(self._sizes, self._solvers, strict=True):
-            stride = PAD + -(-width // LANES) * LANES + PAD
-            iterations = max(len(table) - 2, 0)
-            rows = ROW_BLOCK + iterations + AHEAD + 1
-            layouts.append([(rows, stride), (rows, stride), (rows, stride), (2 * iterations + 1 + SMOOTH_ROWS, stride)])
-        floats = _aligned((max(sum(h * w for h, w in layout) for layout in layouts),))
-        ring: dict[Any, Any] = {"floats": floats, "scratch": _aligned((max(w for _, w in self._sizes) + 2,))}
-        for scale, layout in enumerate(layouts):
-            ends = np.cumsum([h * w for h, w in layout])
-            ring[scale] = tuple(
-                floats[end - h * w : end].reshape(h, w) for end, (h, w) in zip(ends, layout, strict=True)
-            )
-        return ring
-
-
-def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeroed float32 array that begins on a cache line."""
-    n_bytes = 4 * int(np.prod(shape))
-    block = np.zeros(n_bytes + CACHE_LINE, np.uint8)
-    start = -block.ctypes.data % CACHE_LINE
-    return block[start : start + n_bytes].view(np.float32).reshape(shape)
 
 
 def _seed_keys(seed: int) -> tuple[np.uint32, np.uint32]:

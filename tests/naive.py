@@ -180,7 +180,7 @@ def rof_iterate(
     sweep's dual, and is projected. All its columns move at once. The steps are those of the kernel.
     """
     g = np.asarray(g, float)
-    h, w = g.shape
+    h = len(g)
 
     def u_row(i: int) -> np.ndarray:
         above = py[i - 1] if i else 0.0

@@ -41,8 +41,8 @@ def run_block(
     here = np.ascontiguousarray(here, np.float32)
     params = MddaParams(scales=(1,), output_weights=(1,), iterations=max(iterations, 1))
     ring = Purifier(16, max(here.shape[1], 16), params)._rings[0]
-    for part in ("floats", "scratch"):
-        ring[part][...] = STALE
+    for buffer in (ring.floats, ring.scratch):
+        buffer[...] = STALE
     out = np.full_like(here, STALE)
     kernels["dda_plane"](
         here if fine is None else np.ascontiguousarray(fine, np.float32),
@@ -57,8 +57,8 @@ def run_block(
         np.float32(lam),
         shrink_magic(lam) if lam else np.int32(0),
         np.float32(1),
-        *ring[0],
-        ring["scratch"],
+        *ring.scales[0],
+        ring.scratch,
     )
     return out
 

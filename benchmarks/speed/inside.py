@@ -52,8 +52,9 @@ def two_threads(image: np.ndarray, rounds: int) -> float:
     image : (h, w, 3) uint8
     rounds : int
     """
-    one = Purifier(*image.shape[:2], PARAMS)
-    with Purifier(*image.shape[:2], PARAMS, threads=2) as two:
+    height, width, _ = image.shape
+    one = Purifier(height, width, PARAMS)
+    with Purifier(height, width, PARAMS, threads=2) as two:
         for purifier in (one, two):
             purifier.purify(image, SEED)
         ratios = [
@@ -78,18 +79,18 @@ def _plane(iterations: int) -> Callable[[], object]:
         *(plane, plane, plane, out, zero, one, zero),
         *(np.uint32(0), np.uint32(0), np.uint32(0), zero),
         *(schedule(iterations), np.float32(lam), shrink_magic(lam), one),
-        *ring[0],
-        ring["scratch"],
+        *ring.scales[0],
+        ring.scratch,
     )
     return lambda: load_kernels()["dda_plane"](*arguments)
 
 
 def _row() -> Callable[[], object]:
-    def sweeps(g, px, py, carry, n, step, lam, magic, one, count):  # type: ignore[no-untyped-def]
+    def sweeps(g, px, py, carry, n, step, lam, magic, one, count):
         for k in range(count):
             sweep(g, px, py, carry, 0, 1, k & 1, 1 - (k & 1), n, step, step, False, lam, magic, one)
 
-    options = {"nogil": True, "fastmath": FAST_MATH, "error_model": "numpy", "boundscheck": False}
+    options: dict[str, Any] = {"nogil": True, "fastmath": FAST_MATH, "error_model": "numpy", "boundscheck": False}
     signature = "void(f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], i8, f4, f4, i4, f4, i8)"
     with _two_vectors_at_a_time():
         compiled = njit(signature, **options)(sweeps)
@@ -100,4 +101,5 @@ def _row() -> Callable[[], object]:
     buffers[1:3] = rng.uniform(-lam, lam, (2, *buffers.shape[1:]))
     # With a step of 0 the numbers stay as they are; others would in the end be too small for normal arithmetic.
     numbers = SIDE, np.float32(0), np.float32(lam), shrink_magic(lam), np.float32(1), L1_SWEEPS
-    return lambda: compiled(*buffers, *numbers)
+    arguments: tuple[Any, ...] = (*buffers, *numbers)
+    return lambda: compiled(*arguments)

@@ -56,7 +56,8 @@ def measure(size: int, rounds: int, seconds: float) -> dict[str, Any]:
     -------
     dict
         What ``--json`` writes: ``ours_ms``, ``ratios``, ``rmse``, ``rmse_worst``, ``rmse_by_scale``,
-        ``no_worse_rmse``, ``sweep_over_l1``, ``two_threads``, ``contestants``, ``not_installed``, ``setting``, ``hardware``.
+        ``no_worse_rmse``, ``sweep_over_l1``, ``two_threads``, ``contestants``, ``not_installed``, ``setting``,
+        ``hardware``.
     """
     cv2.setNumThreads(1)
     image = benchmark_image(size)

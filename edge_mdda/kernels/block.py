@@ -1,7 +1,7 @@
 """One MDDA block of one plane in a single pass: aggregate the last block, diffuse, denoise.
 
-All iterations of the ROF solver run down the image together: iteration ``t`` works ``t + 1`` rows
-behind the loader, ``ROW_BLOCK`` rows at a time. A ring of ``ROW_BLOCK + iterations + 2`` rows holds the noisy
+All iterations of the ROF solver run down the image together: iteration ``t`` works ``AHEAD + t`` rows
+behind the loader, ``ROW_BLOCK`` rows at a time. Rings of ``ROW_BLOCK + iterations + AHEAD + 1`` rows hold the noisy
 image and the dual field, so neither ever goes to main memory.
 """
 
@@ -12,8 +12,8 @@ from numpy import float32, uint32
 from edge_mdda.kernels import PAD, ROW_BLOCK
 from edge_mdda.kernels.aggregate import add_neighbours_row, weigh_row
 from edge_mdda.kernels.noise import weigh_and_diffuse_row
-from edge_mdda.kernels.registry import kernel
 from edge_mdda.kernels.opening import first_sweep, mix_row, smooth_row
+from edge_mdda.kernels.registry import kernel
 from edge_mdda.kernels.rof import primal_row, sweep
 from edge_mdda.solver import AHEAD, LANES, SHORT_RUN, SMOOTH_ROWS
 
@@ -46,12 +46,12 @@ def dda_plane(
     carry,
     scratch,
 ):
-    """``out = ROF(aggregate(fine, here, coarse) + sigma * noise, lam)`` by ``len(steps)`` iterations.
+    """``out = ROF(aggregate(fine, here, coarse) + sigma * noise, lam)`` by the iterations of ``schedule``.
 
-    Ring rows are ``PAD + width + 1`` floats or more after the width is rounded up to ``LANES``, and there are
-    ``ROW_BLOCK + iterations + 2`` of them; ``carry`` has two such rows for each iteration (``u`` of an even and an odd row).
-    All must be finite. Without steps ``out`` is the diffused image; otherwise ``lam`` must be positive.
-    ``magic`` and ``one`` are :func:`edge_mdda.solver.shrink_magic` and 1; see :func:`shrink`.
+    All ring rows are ``PAD`` floats, the width rounded up to ``LANES`` and ``PAD`` floats more, all finite.
+    ``carry`` has two for each iteration (``u`` of an even and an odd row, ``f`` in the first), one to spare and
+    ``SMOOTH_ROWS``. An empty schedule makes ``out`` the diffused image; otherwise ``lam`` must be positive.
+    ``schedule`` and ``magic`` come from :mod:`edge_mdda.solver`; ``one`` is 1, see :func:`shrink`.
     """
     h, w = here.shape
     iterations = max(len(schedule) - 2, 0)
@@ -81,9 +81,7 @@ def dda_plane(
                 a, b, c = max(k - 2, 0) % SMOOTH_ROWS, k % SMOOTH_ROWS, min(k + 2, h - 1) % SMOOTH_ROWS
                 slot, target = (k + 1) % n_ring, k & 1
                 plain, near, wide = schedule[0], schedule[1], schedule[2]
-                mix_row(
-                    ring_g, carry, slot, smooth + a, smooth + b, smooth + c, target, spare, n, w, plain, near, wide
-                )
+                mix_row(ring_g, carry, slot, smooth + a, smooth + b, smooth + c, target, spare, n, w, plain, near, wide)
             if i >= -1:
                 step_x = one if i >= 0 else float32(0)
                 step_y = step_x if i < h - 1 else float32(0)
@@ -104,9 +102,7 @@ def dda_plane(
                     sweep(*rings, slot, below, now, then, n, step_x, step_y, True, lam, magic, one)
                 carry[then, end] = carry[then, end - 1]
                 slot = below
-        for i in range(
-            max(start - AHEAD + 1 - iterations, 0), min(start - AHEAD + 1 - iterations + ROW_BLOCK, h)
-        ):
+        for i in range(max(start - AHEAD + 1 - iterations, 0), min(start - AHEAD + 1 - iterations + ROW_BLOCK, h)):
             slot = (i + 1) % n_ring
             px, px_left = ring_px[slot, PAD:], ring_px[slot, LEFT:]
             primal_row(out[i], ring_g[slot, PAD:], px, px_left, ring_py[slot, PAD:], ring_py[i % n_ring, PAD:])

@@ -48,7 +48,7 @@ def _mix_across(f, left, here, right, s, g, n, plain, near):
 def smooth_row(ring_g, carry, above, here, below, target, spare, n, w):
     """``S g`` of a row into ``carry[target]`` from three rows of ``ring_g``; ``carry[spare]`` is overwritten."""
     _down(carry[spare, PAD:], ring_g[above, PAD:], ring_g[here, PAD:], ring_g[below, PAD:], n, float32(1))
-    carry[spare, PAD - 1] = carry[spare, PAD]
+    carry[spare, LEFT] = carry[spare, PAD]
     carry[spare, PAD + w] = carry[spare, PAD + w - 1]
     _across(carry[target, PAD:], carry[spare, LEFT:], carry[spare, PAD:], carry[spare, PAD + 1 :], n)
 
@@ -70,6 +70,7 @@ def mix_row(ring_g, carry, slot, above, here, below, target, spare, n, w, plain,
 @distinct
 @row_helper
 def _first_sweep_row(f, f_right, f_next, px, py, n, step_x, step_y, lam, magic, one):
+    """``p = f``'s gradient, projected."""
     for j in range(n):
         here = f[j]
         qx = step_x * (f_right[j] - here)

@@ -7,11 +7,13 @@ loop free of dependences.
 
 Two things make a sweep cheap. ``lam / |q|`` is one bare bit trick (4 % off), far below what a few sweeps leave
 anyway. And the steps vary (:mod:`edge_mdda.solver`). Both are for short runs: from sweep ``SHORT_RUN`` on
-the root is fine and the step a stable constant, so that a long run converges.
+the root is fine and the step a stable constant, so that a long run converges. The first iteration is another,
+:mod:`edge_mdda.kernels.opening`.
 
-Rows are those of ring buffers and not slices of them: slices that take turns cost an atomic reference count each.
-Index 0 of a row is ``PAD`` floats before column 0; column -1 of ``px`` is zero. ``n`` is the width rounded up to
-whole vectors: what happens beyond the width stays there, because ``u`` carries one replicated sample at its end.
+Column 0 of a ring row is at index ``PAD``; column -1 of ``px`` is zero. ``n`` is the width rounded up to whole
+vectors: what happens beyond the width stays there, because ``u`` carries one replicated sample at its end. A row and
+the same row shifted by one are two arguments: as one, LLVM would load once and shuffle, which is slower.
+Slices are made where they are passed: ones that wait in variables cost an atomic reference count each.
 
 References
 ----------
@@ -53,9 +55,7 @@ def shrink(norm2, fine, lam, magic, one):
 
 @distinct
 @row_helper
-def sweep_row(
-    g_next, px_next, px_left, py_next, u, u_right, px, py, u_next, n, step_x, step_y, fine, lam, magic, one
-):
+def sweep_row(g_next, px_next, px_left, py_next, u, u_right, px, py, u_next, n, step_x, step_y, fine, lam, magic, one):
     """A later iteration of a row: ``u`` is this row's and becomes the row below's.
 
     ``step_y`` is 0 in the last row, which has nothing below it, and both are above the first.
