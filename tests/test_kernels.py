@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from edge_mdda.mdda import FAST_MAGIC, Purifier
+from edge_mdda.mdda import Purifier
 from edge_mdda.params import PRESETS, MddaParams
+from edge_mdda.solver import schedule, shrink_magic
 
 SIZES = [(16, 16), (17, 16), (16, 17), (23, 70), (70, 23), (45, 45), (64, 33), (2, 3), (3, 2)]
 SCALES = (2.0, 1.0, 0.5, 0.25)
@@ -40,7 +41,7 @@ def run_block(
     here = np.ascontiguousarray(here, np.float32)
     params = MddaParams(scales=(1,), output_weights=(1,), iterations=max(iterations, 1))
     ring = Purifier(16, max(here.shape[1], 16), params)._rings[0]
-    for buffer in ring.values():
+    for buffer in (ring.floats, ring.scratch):
         buffer[...] = STALE
     out = np.full_like(here, STALE)
     kernels["dda_plane"](
@@ -52,11 +53,12 @@ def run_block(
         *map(np.uint32, keys),
         np.uint32(first),
         np.float32(sigma),
+        schedule(iterations),
         np.float32(lam),
-        iterations,
-        *(ring[name] for name in ("g", "px", "py", "carry", "scratch")),
-        FAST_MAGIC,
+        shrink_magic(lam) if lam else np.int32(0),
         np.float32(1),
+        *ring.scales[0],
+        ring.scratch,
     )
     return out
 
