@@ -55,14 +55,15 @@ def main(modules: Sequence[str]) -> int:
     if os.environ.get("NUMBA_OPT") != "0":
         print("kernel_ir: set NUMBA_OPT=0, or the code belongs to this CPU alone", file=sys.stderr)
         return 2
+    from edge_mdda.kernels import registry
+
+    registry.INLINED = False
     for module in modules:
         import_module(module)
-    from edge_mdda.kernels.registry import REGISTRY
-
     json.dump(
         {
             name: {"signature": spec.signature, "ir": c_function(name, spec.signature, spec.function)}
-            for name, spec in REGISTRY.items()
+            for name, spec in registry.REGISTRY.items()
             if spec.function.__module__ in modules
         },
         sys.stdout,

@@ -99,8 +99,8 @@ def test_without_the_tools_one_line_says_what_to_install(monkeypatch, tmp_path, 
 def test_goals_are_judged_by_the_numbers():
     rows = [
         {"kernel": "rof_sweep", "cpu": "cortex-a72", "cycles_per_pixel": 5.6, "source": "tool, estimate"},
-        {"kernel": "noise", "cpu": "cortex-a72", "cycles_per_pixel": 5.9, "source": "tool, estimate"},
-        {"kernel": "noise", "cpu": "cortex-a53", "cycles_per_pixel": 99, "source": "tool, estimate"},
+        {"kernel": "noise_sample", "cpu": "cortex-a72", "cycles_per_pixel": 5.9, "source": "tool, estimate"},
+        {"kernel": "noise_sample", "cpu": "cortex-a53", "cycles_per_pixel": 99, "source": "tool, estimate"},
         {"run": "purify balanced 224x224x3", "cpu": "cortex-a72", "instructions": 89_000_000},
     ]
     sweep, noise, run = arm_cost.goals({"rows": rows})

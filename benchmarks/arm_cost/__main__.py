@@ -11,7 +11,7 @@ from typing import Any
 from edge_mdda.errors import EdgeMddaError
 
 GOAL_CPU = "cortex-a72"
-GOAL_CYCLES = {"rof_sweep": 5.5, "noise": 6.0}  # a pixel and iteration; a sample
+GOAL_CYCLES = {"rof_sweep": 5.5, "noise_sample": 6.0}  # a pixel and iteration; a sample
 GOAL_RUN, GOAL_INSTRUCTIONS = "balanced", 90e6
 
 

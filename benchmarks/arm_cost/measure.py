@@ -11,25 +11,28 @@ from typing import Any
 
 from benchmarks.arm_cost import mca, replay
 from benchmarks.speed.measure import benchmark_image
-from export.codegen import AARCH64, Builder, Target
+from export.codegen import Builder, target_of
 from export.kernels import build
 
 CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
 PROBES = "benchmarks.arm_cost.probes"
 STORED_BYTES = {
-    "rof_first_sweep": 12,
     "rof_sweep": 12,
     "rof_fine_sweep": 12,
+    "rof_first_sweep": 8,
+    "filter_down": 4,
+    "filter_across": 4,
+    "filter_mix": 4,
     "rof_primal": 4,
-    "noise": 4,
+    "noise_sample": 4,
     "weigh": 4,
     "down": 4,
-    "blend": 4,
+    "blend_rows": 4,
     "up": 4,
-    "smooth": 4,
-    "pack": 1,
+    "smooth_down": 4,
+    "smooth_across": 4,
 }
-"""Inner loops in :mod:`benchmarks.arm_cost.probes`, and what each stores for a pixel: float32 planes, or a byte."""
+"""Inner loops in :mod:`benchmarks.arm_cost.probes`, and how many bytes each stores for a pixel."""
 
 SIZE, SEED = 224, 11
 PRESETS = ("mild", "balanced", "strong")
@@ -48,7 +51,7 @@ def cycle_rows() -> list[dict[str, Any]]:
     tool = mca.version()
     rows = []
     for cpu in CPUS:
-        assembly = Builder(Target(cpu, AARCH64), modules=(PROBES,)).assembly()
+        assembly = Builder(target_of(cpu), modules=(PROBES,)).assembly()
         for name, stored in STORED_BYTES.items():
             # The main loop stores most at a time; the others are its remainder and the edges.
             loop = max(mca.loops(assembly, name), key=lambda found: found.stored_bytes)

@@ -29,7 +29,6 @@ SYSROOT = Path("/usr/aarch64-linux-gnu")
 
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")
 ALIGNMENT = 64  # bytes; arrays keep their place in a cache line
-C_TYPES = {"f4": "float", "i4": "int32_t", "u4": "uint32_t", "i8": "int64_t"}
 
 
 class ReplayError(EdgeMddaError):
@@ -78,10 +77,10 @@ class _Recorder:
             texts = []
             for argument, (scalar, ndim) in zip(arguments, kinds, strict=True):
                 if ndim:
-                    texts += [f"m + {self.offset(argument)}", *map(str, argument.shape)]
+                    texts += [f"P({self.offset(argument)})", *(f"I({side})" for side in argument.shape)]
                 else:
-                    texts.append(float(argument).hex() + "f" if scalar == "f4" else str(int(argument)))
-            self.statements.append(f"{SYMBOL_PREFIX}{name}({', '.join(texts)});")
+                    texts.append(f"F({float(argument).hex()}f)" if scalar == "f4" else f"I({int(argument)})")
+            self.statements.append(f"{SYMBOL_PREFIX}{name}((union slot[]){{{', '.join(texts)}}});")
             kernel(*arguments)
 
         return call
@@ -108,25 +107,20 @@ def record(picture: np.ndarray, preset: str, seed: int, signatures: Mapping[str,
     height, width, _ = picture.shape
     purified = Purifier(height, width, PRESETS[preset], kernels=recorder.kernels).purify(picture, seed)
     calls = "\n        ".join(recorder.statements)
-    declarations = "\n".join(_declaration(name, text) for name, text in signatures.items())
+    declarations = "\n".join(f"void {SYMBOL_PREFIX}{name}(const union slot *);" for name in signatures)
     result = recorder.offset(purified), purified.shape
     source = _DRIVER.format(declarations=declarations, size=len(recorder.memory), calls=calls)
     return Recording(source, recorder.memory, result), purified
-
-
-def _declaration(name: str, signature: str) -> str:
-    types = [
-        kind
-        for scalar, ndim in argument_types(signature)
-        for kind in (["void *", *["int64_t"] * ndim] if ndim else [C_TYPES[scalar]])
-    ]
-    return f"void {SYMBOL_PREFIX}{name}({', '.join(types)});"
 
 
 _DRIVER = """\
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+union slot {{ void *pointer; int64_t integer; float real; }};
+#define P(offset) {{ .pointer = m + (offset) }}
+#define I(value) {{ .integer = (value) }}
+#define F(value) {{ .real = (value) }}
 {declarations}
 int main(int argc, char **argv) {{
     const size_t size = {size};

@@ -40,7 +40,7 @@ class Backend:
 
 
 def load_kernels() -> Mapping[str, Callable[..., Any]]:
-    """Machine code of every kernel by name: ``aggregate``, ``dda_plane``, ``pack``, ``smooth``, ``unpack``.
+    """Machine code of every kernel by name: ``aggregate``, ``blend``, ``dda_plane``, ``pack``, ``smooth``, ``unpack``.
 
     Raises
     ------

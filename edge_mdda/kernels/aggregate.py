@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from numpy import float32
 
-from edge_mdda.kernels.distinct import distinct
-from edge_mdda.kernels.registry import kernel, row_helper
+from edge_mdda.kernels.registry import distinct, kernel, row_helper
 from edge_mdda.kernels.resample import add_down_row, add_up_row, blend_rows
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from numpy import float32, uint8
 
 from edge_mdda.kernels.aggregate import add_neighbours_row, weigh_row
-from edge_mdda.kernels.distinct import distinct
-from edge_mdda.kernels.registry import kernel, row_helper
+from edge_mdda.kernels.registry import distinct, kernel, row_helper
 
 WHITE = float32(255)
 HALF = float32(0.5)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from numpy import float32
 
-from edge_mdda.kernels.distinct import distinct
 from edge_mdda.kernels.layout import PAD
-from edge_mdda.kernels.registry import row_helper
+from edge_mdda.kernels.registry import distinct, row_helper
 from edge_mdda.kernels.rof import shrink
 
 SIDE, CENTRE = float32(0.25), float32(0.5)  # of the binomial filter

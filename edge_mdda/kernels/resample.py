@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from numpy import float32
 
-from edge_mdda.kernels.distinct import distinct
-from edge_mdda.kernels.registry import row_helper
+from edge_mdda.kernels.registry import distinct, row_helper
 
 NEAR = float32(0.75)
 FAR = float32(0.25)

@@ -26,9 +26,8 @@ from __future__ import annotations
 
 from numpy import float32, int32
 
-from edge_mdda.kernels.distinct import distinct
 from edge_mdda.kernels.layout import PAD
-from edge_mdda.kernels.registry import row_helper
+from edge_mdda.kernels.registry import distinct, row_helper
 
 FINE_MAGIC = int32(0x5F1FFFF9)  # Kadlec
 FINE_A = float32(0.703952253)
