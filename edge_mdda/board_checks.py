@@ -172,8 +172,9 @@ def temperature(root: Path = ROOT) -> Finding:
         return Finding("temperature", UNKNOWN, "this machine shows none")
 
     def limits(zone: sensors.Zone) -> tuple[float, float]:
-        hot = zone.slows_at or (zone.stops_at - BELOW_TRIP_C if zone.stops_at else HOT_C)
-        return min(WARM_C, hot - BELOW_TRIP_C) if zone.slows_at is None else hot - BELOW_TRIP_C, hot
+        # Without a passive trip point the firmware slows the board, and far below the critical one (Raspberry Pi).
+        hot = zone.slows_at or min(HOT_C, (zone.stops_at or HOT_C + BELOW_TRIP_C) - BELOW_TRIP_C)
+        return hot - BELOW_TRIP_C if zone.slows_at else min(WARM_C, hot - BELOW_TRIP_C), hot
 
     worst = max(zones, key=lambda zone: zone.celsius - limits(zone)[1])
     warm, hot = limits(worst)

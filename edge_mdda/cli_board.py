@@ -176,13 +176,15 @@ def _run_profile(args: argparse.Namespace) -> int:
         report = profile(_plan(args), lambda share: progress.at(int(share * HUNDREDTHS)))
     finally:
         progress.clear()
-    if args.json:
-        write(args.json, json.dumps(report, indent=1) + "\n")
-    if args.html:
-        from edge_mdda.profile_html import to_html
+    try:
+        if args.json:
+            write(args.json, json.dumps(report, indent=1) + "\n")
+        if args.html:
+            from edge_mdda.profile_html import to_html
 
-        write(args.html, to_html(report))
-    print_report(report, sys.stdout)
+            write(args.html, to_html(report))
+    finally:  # a full disk must not cost the minutes of measuring
+        print_report(report, sys.stdout)
     return 0
 
 

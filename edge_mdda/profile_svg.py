@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 WIDTH = 680  # user units; the page scales them
-INK, MAIN, LIGHT, ALARM, GRID = "#1c2733", "#2f6f8f", "#a9c9d8", "#b3261e", "#dde3e8"
+INK, MAIN, LIGHT, ALARM, GRID = "#1c2733", "#2f6f8f", "#7d8b96", "#b3261e", "#dde3e8"
 LEFT, RIGHT, LINE = 60, 16, 22  # margins, and the height of one line of bars
 
 
@@ -51,7 +51,7 @@ def _figure(height: float, label: str, parts: Sequence[str]) -> str:
 
 def histogram(edges: Sequence[float], counts: Sequence[int], above: int, marks: dict[str, float], unit: str) -> str:
     """Counts by bin; ``marks`` are named vertical lines, ``above`` is how many lie beyond the last edge."""
-    top, height = 26, 200
+    top, height = 40, 200
     bottom = top + height
     low, high = edges[0], edges[-1]
     span = (high - low) or 1.0
@@ -76,9 +76,10 @@ def histogram(edges: Sequence[float], counts: Sequence[int], above: int, marks: 
     for number, (name, value) in enumerate(shown):
         x = across(value)
         anchor = "end" if x > WIDTH - 100 else "start"
-        parts.append(_rule(x, top - 12 * (number % 2), x, bottom, ALARM))
-        parts.append(_text(x + (4 if anchor == "start" else -4), top + 4 - 12 * (number % 2), name, anchor, ALARM))
-    text = unit + (f"; {above} calls above {high:.2f}" if above else "")
+        y = top - 10 - 14 * (number % 2)  # above the bars, and one beside the other
+        parts.append(_rule(x, y - 8, x, bottom, ALARM))
+        parts.append(_text(x + (4 if anchor == "start" else -4), y, name, anchor, ALARM))
+    text = unit + (f"; above {high:.2f}: {above}" if above else "")
     parts += [_rule(LEFT, bottom, WIDTH - RIGHT, bottom, INK), _text(WIDTH - RIGHT, bottom + 32, text, "end")]
     return _figure(bottom + 40, f"histogram, {unit}", parts)
 
@@ -166,6 +167,7 @@ def lines(
         parts.append(_text(label, 12, name, "start", colour))
         label += 9 * len(name) + 24
     parts += [_rule(LEFT, bottom, WIDTH - RIGHT, bottom, INK), _text(WIDTH - RIGHT, 12, unit, "end")]
+    parts += [_text(WIDTH / 2, 12, "red: throttled", "middle", ALARM)] if alarms else []
     return _figure(bottom + 24, f"{', '.join(name for name, _, _ in series)} over seconds", parts)
 
 

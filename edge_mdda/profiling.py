@@ -15,6 +15,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -328,13 +329,20 @@ def check_target(path: Path) -> None:
     ProfileError
         It cannot; one line.
     """
+    from edge_mdda.files import from_os
+
     folder = path.absolute().parent
     if path.is_dir():
         raise ProfileError(f"{path}: this is a folder: name a file")
+    if path.exists() and not path.is_file():
+        raise ProfileError(f"{path}: this is no ordinary file: name one")
     if not folder.is_dir():
         raise ProfileError(f"{path}: there is no folder {folder}: make it, or name another")
-    if not os.access(folder, os.W_OK):
-        raise ProfileError(f"{path}: the folder cannot be written: choose another")
+    try:  # tried, not asked: permission is only one of the reasons
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".tmp"):
+            pass
+    except OSError as error:
+        raise ProfileError(f"{path}: {from_os(error)}") from error
 
 
 def write(path: Path, text: str) -> None:

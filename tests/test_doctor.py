@@ -1,0 +1,377 @@
+"""``edge-mdda doctor``: boards as trees of files, and real child processes that load, fail and crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import board_trees
+import pytest
+from board_trees import put
+from conftest import ROOT
+
+from edge_mdda import NOTICE, board, board_checks, doctor, sensors
+from edge_mdda.children import ChildError, run_module
+from edge_mdda.classifier import BUILT_IN
+from edge_mdda.finding import COLOURS, FAILED, OK, UNKNOWN, WARNING, Finding, is_fit, print_table, verdict
+
+IN_SUMMER = 1_782_000_000.0  # 2026-06-21
+
+
+def edge_mdda(*arguments: object, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process; ``path`` stands first on its PYTHONPATH."""
+    python_path = os.pathsep.join(map(str, [*([path] if path else []), ROOT]))
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_mdda", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": python_path, **environment},
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def broken_package(folder: Path, name: str, code: str) -> Path:
+    """A package that does something bad when it is imported, and has the version of no package."""
+    put(folder, {f"{name}/__init__.py": code})
+    return folder
+
+
+SUICIDE = "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n"
+
+
+# -- the board ----------------------------------------------------------------------------------------
+
+
+def test_a_pi_4(tmp_path):
+    root = board_trees.pi4(tmp_path)
+    assert board.model(root) == "Raspberry Pi 4 Model B Rev 1.4"
+    assert (board.cpu(root), board.cores(root)) == ("Cortex-A72", 4)
+    assert board.emulation(root, "aarch64") is None
+    assert sensors.zones(root) == [sensors.Zone("cpu-thermal", 48.199, None, 110.0)]
+    assert sensors.clocks(root) == [sensors.Clock("0 1 2 3", "ondemand", 600.0, 1800.0, 1800.0)]
+    assert sensors.throttling(root) == sensors.Throttling("get_throttled (sysfs), rpi_volt", (), ())
+    assert sensors.power(root) == {}
+    assert board.cameras(root) == [board.Camera("unicam-image", ("/dev/video0",), True)]
+    assert board.clock_synchronised(root) is True
+    for check in ("swap", "root_file_system", "camera", "temperature", "throttling", "cpu_clock", "memory"):
+        assert getattr(board_checks, check)(root).status == OK, check
+    assert board_checks.clock(root, IN_SUMMER).status == OK
+    assert board_checks.power(root).status == UNKNOWN
+
+
+def test_a_pi_5(tmp_path):
+    root = board_trees.pi5(tmp_path)
+    assert board.cpu(root) == "Cortex-A76"
+    assert sensors.throttling(root) is not None  # its firmware has another address
+    assert board.cameras(root) == [board.Camera("HD Webcam: HD Webcam", ("/dev/video0", "/dev/video1"), True)]
+    offline = board_checks.clock(root, IN_SUMMER)
+    assert offline.status == OK
+    assert "not synchronised" in offline.value
+    assert "rpi_rtc" in offline.value
+    assert board_checks.swap(root).status == OK  # zram, though in use
+
+
+def test_a_jetson(tmp_path):
+    root = board_trees.jetson(tmp_path)
+    assert (board.cpu(root), board.cores(root)) == ("Cortex-A78AE", 6)
+    assert sensors.power(root) == {"VDD_IN": 5.072, "VDD_CPU_GPU_CV": 1.014, "VDD_SOC": 1.519}
+    assert sensors.total_power(sensors.power(root)) == 5.072  # the module's input, not the sum
+    assert [zone.name for zone in sensors.zones(root)] == ["cpu-thermal", "tj-thermal"]  # the GPU's sleeps
+    assert sensors.throttling(root) == sensors.Throttling("soctherm_oc, cooling devices", (), ())
+    one = sensors.sample(root)
+    assert (one["temperature_c"], one["clock_mhz"], one["power_w"], one["throttled"]) == (49.906, 729.6, 5.072, [])
+    assert board_checks.temperature(root).status == OK
+    assert "VDD_SOC 1.52" in board_checks.power(root).value
+
+
+def test_an_empty_tree_is_unknown_and_no_error(tmp_path):
+    assert board.model(tmp_path) is None
+    assert sensors.sample(tmp_path) == dict.fromkeys(
+        ["temperature_c", "clock_mhz", "throttled", "throttled_since_start", "power_w", "available_mb"]
+    )
+    for check in ("memory", "root_file_system", "camera", "temperature", "throttling", "cpu_clock", "power"):
+        assert getattr(board_checks, check)(tmp_path).status == UNKNOWN, check
+    assert board_checks.swap(tmp_path).status == OK
+    assert board_checks.clock(tmp_path, IN_SUMMER).status == UNKNOWN
+
+
+def test_garbage_in_sensors_is_no_error(tmp_path):
+    root = board_trees.pi4(tmp_path, throttled="banana")
+    put(
+        root,
+        {"sys/class/thermal/thermal_zone0/temp": "-2147483648\n", "proc/meminfo": "\0\xff no\n", "proc/swaps": "x"},
+    )
+    put(root, {"sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq": "<unsupported>\n", "proc/mounts": "a b\n"})
+    assert sensors.zones(root) == []
+    assert sensors.clocks(root)[0].now is None
+    assert sensors.throttling(root).source == "rpi_volt"
+    assert board_checks.memory(root).status == UNKNOWN
+    assert board_checks.root_file_system(root).status == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("bits", "status", "words"),
+    [
+        ("50005", FAILED, ("under-voltage", "throttled", "power supply")),
+        ("0x50000", WARNING, ("now: none", "under-voltage", "power supply")),
+        ("80008", FAILED, ("soft temperature limit", "cool")),
+        ("e0000", WARNING, ("clock capped", "cool")),
+        ("0", OK, ("now: none; since the start: none",)),
+    ],
+)
+def test_throttling_of_a_pi(tmp_path, bits, status, words):
+    found = board_checks.throttling(board_trees.pi4(tmp_path, throttled=bits))
+    assert found.status == status
+    for word in words:
+        assert word in found.value + found.advice
+
+
+def test_throttling_of_a_jetson(tmp_path):
+    root = board_trees.jetson(tmp_path)
+    put(root, {"sys/class/hwmon/hwmon3/oc3_event_cnt": "37\n"})
+    found = board_checks.throttling(root)
+    assert (found.status, "instantaneous over-current (37 events)" in found.value) == (WARNING, True)
+    put(root, {"sys/class/thermal/cooling_device3/cur_state": "4\n"})
+    assert board_checks.throttling(root).status == FAILED
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "status", "word"),
+    [
+        ({"sys/class/thermal/thermal_zone0/temp": "78000"}, "temperature", WARNING, "warm"),
+        ({"sys/class/thermal/thermal_zone0/temp": "86000"}, "temperature", FAILED, "heat sink"),
+        ({"proc/swaps": "F T S U P\n/var/swap file 102396 51200 -2\n"}, "swap", WARNING, "zram"),
+        ({"proc/meminfo": "MemTotal: 440000 kB\nMemAvailable: 60000 kB\n"}, "memory", FAILED, "native"),
+        ({"proc/meminfo": "MemTotal: 440000 kB\nMemAvailable: 150000 kB\n"}, "memory", WARNING, "close"),
+        ({"proc/mounts": "/dev/mmcblk0p2 / ext4 ro,noatime 0 0\n"}, "root_file_system", FAILED, "fsck"),
+        ({"proc/mounts": "/dev/sda1 / ext4 ro 0 0\n", "etc/fstab": "x / ext4 ro"}, "root_file_system", WARNING, "USB"),
+        ({"proc/mounts": "/dev/mmcblk0p2 / ext4 rw 0 0\n"}, "root_file_system", WARNING, "noatime"),
+        ({"proc/mounts": "/dev/mmcblk0p2 / ext4 rw,noatime,nobarrier 0 0\n"}, "root_file_system", WARNING, "nobarrier"),
+        ({"proc/mounts": "overlay / overlay rw,relatime 0 0\n"}, "root_file_system", WARNING, "lost"),
+        ({"sys/fs/ext4/mmcblk0p2/errors_count": "3"}, "root_file_system", FAILED, "replace the card"),
+        ({"sys/devices/system/cpu/cpufreq/policy0/scaling_governor": "powersave"}, "cpu_clock", WARNING, "ondemand"),
+        ({"sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq": "900000"}, "cpu_clock", WARNING, "capped"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_board_is_found(tmp_path, changes, check, status, word):
+    found = getattr(board_checks, check)(put(board_trees.pi4(tmp_path), changes))
+    assert (found.status, word in found.advice) == (status, True), found
+
+
+def test_a_camera_that_only_others_may_open(tmp_path):
+    root = board_trees.pi4(tmp_path)
+    (root / "dev/video0").unlink()  # os.access says no, as it does without permission; root may open anything
+    assert "usermod" in board_checks.camera(root).advice
+
+
+def test_the_clock(tmp_path):
+    root = board_trees.pi4(tmp_path)
+    assert board_checks.clock(root, 0.0).status == FAILED
+    assert board_checks.clock(root, 5e9).status == FAILED
+    (root / "run/systemd/timesync/synchronized").unlink()
+    lonely = board_checks.clock(root, IN_SUMMER)
+    assert (lonely.status, "RTC" in lonely.advice) == (WARNING, True)
+
+
+def test_the_disk():
+    mib = 2**20
+    assert board_checks.judge_disk("/home", 50 * mib, 9000 * mib, 1.0).status == FAILED
+    assert board_checks.judge_disk("/home", 500 * mib, 9000 * mib, 1.0).status == WARNING
+    assert board_checks.judge_disk("/home", 5000 * mib, 9000 * mib, 0.001).status == WARNING
+    assert board_checks.judge_disk("/home", 5000 * mib, 9000 * mib, 0.5).status == OK
+
+
+def test_emulation_is_noticed(tmp_path):
+    root = put(tmp_path, {"proc/cpuinfo": "processor : 0\nvendor_id : AuthenticAMD\nflags : fpu hypervisor\n"})
+    assert "another architecture" in board.emulation(root, "aarch64")
+    assert board.emulation(root, "x86_64") is None
+    assert board.virtual_machine(root)
+    assert board.emulation(board_trees.pi4(tmp_path / "pi"), "x86_64") is not None
+
+
+def test_mounts_by_folder(tmp_path):
+    table = board.mounts(board_trees.pi4(tmp_path))
+    assert board.mount_of("/media/usb stick/visit", table).device == "/dev/sda1"
+    assert board.mount_of("/media/usb", table).device == "/dev/mmcblk0p2"
+
+
+# -- packages and model -------------------------------------------------------------------------------
+
+
+def test_packages_that_do_not_go_together():
+    pair = {"numpy": "2.4.6", "tflite-runtime": "2.14.0"}
+    alone = doctor.packages(pair, [])
+    assert (alone.status, "numpy<2" in alone.advice) == (FAILED, True)
+    assert doctor.packages({**pair, "ai-edge-litert": "2.3.0"}, []).status == WARNING
+    assert doctor.packages({**pair, "numpy": "1.26.4"}, []).status == OK
+
+
+def test_packages_outside_the_programs_own_limits():
+    own = [
+        "numpy<3,>=1.26",
+        "onnxruntime<2,>=1.19",
+        'numba<1,>=0.61; platform_machine != "aarch64"',
+        'torch; extra == "x"',
+    ]
+    assert doctor.packages({"numpy": "2.4.6", "onnxruntime": "1.31.1"}, own).status == OK
+    old = doctor.packages({"numpy": "2.0.0rc1", "onnxruntime": "1.17.3"}, own)
+    assert (old.status, "onnxruntime" in old.advice) == (WARNING, True)
+
+
+def test_the_model_and_its_manifest(tmp_path):
+    assert doctor.model_integrity(BUILT_IN).status == OK
+    altered = tmp_path / BUILT_IN.name
+    altered.write_bytes(BUILT_IN.read_bytes() + b"\0")
+    (tmp_path / f"{BUILT_IN.name}.json").write_bytes(BUILT_IN.with_name(f"{BUILT_IN.name}.json").read_bytes())
+    assert doctor.model_integrity(altered).status == FAILED
+    assert doctor.model_integrity(tmp_path / "none.onnx").status == FAILED
+
+
+# -- children -----------------------------------------------------------------------------------------
+
+
+def test_a_child_that_dies_is_one_line(tmp_path, monkeypatch):
+    codes = {
+        "illegal": SUICIDE,
+        "killed": SUICIDE.replace("SIGILL", "SIGKILL"),
+        "usr1": SUICIDE.replace("SIGILL", "SIGUSR1"),
+        "fails": "raise SystemExit('no\\tluck')",
+        "silent": "",
+        "slow": "import time; time.sleep(60)",
+        "chatty": "import sys\nprint('{broken')\nprint('{\"a\": 1}')\nprint('hello')\nsys.stderr.write('x' * 300000)",
+    }
+    put(tmp_path, {f"{name}.py": code for name, code in codes.items()})
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for name, words in {
+        "illegal": "instruction that this CPU lacks",
+        "killed": "SIGKILL",
+        "usr1": "SIGUSR1",
+        "fails": "luck",
+        "silent": "without an answer",
+    }.items():
+        with pytest.raises(ChildError, match=words):
+            run_module(name)
+    with pytest.raises(ChildError, match="no answer within"):
+        run_module("slow", timeout=0.5)
+    assert run_module("chatty") == {"a": 1}
+
+
+def test_a_crashing_runtime_is_a_finding(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(broken_package(tmp_path, "onnxruntime", SUICIDE)))
+    examination = doctor.Examination()
+    found = examination.runtime("onnx")
+    assert (found.status, "instruction" in found.value) == (FAILED, True)
+    screening = examination.screening()
+    assert (screening.status, "instruction" in screening.value) == (FAILED, True)
+
+
+def test_a_runtime_that_the_model_does_not_need_may_crash(tmp_path, monkeypatch):
+    folder = broken_package(tmp_path, "ai_edge_litert", SUICIDE)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.syspath_prepend(str(folder))
+    found = doctor.Examination().runtime("tflite")
+    assert (found.status, "instruction" in found.value) == (WARNING, True)
+
+
+def test_a_missing_runtime(monkeypatch):
+    monkeypatch.setitem(doctor.MODULES, "onnx", ("surely_not_installed",))
+    monkeypatch.setitem(doctor.MODULES, "tflite", ("surely_not_installed",))
+    needed, other = (doctor.Examination().runtime(name) for name in ("onnx", "tflite"))
+    assert (needed.status, needed.advice) == (FAILED, "pip install surely-not-installed")
+    assert (other.status, other.value) == (UNKNOWN, "not installed")
+
+
+def test_without_numpy_the_rest_is_not_tried(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(broken_package(tmp_path, "numpy", SUICIDE)))
+    examination = doctor.Examination()
+    assert examination.numpy().status == FAILED
+    rest = (examination.opencv(), examination.runtime("onnx"), examination.kernels(), examination.screening())
+    assert {found.status for found in rest} == {UNKNOWN}
+
+
+def test_a_refused_library_is_named_and_a_missing_one_fails(tmp_path, monkeypatch):
+    put(tmp_path, {"kernels-znver9.json": "{}"})
+    monkeypatch.setenv("EDGE_MDDA_KERNELS_DIR", str(tmp_path))
+    pytest.importorskip("numba")
+    refused = doctor.Examination().kernels()
+    assert (refused.status, "kernels-znver9.json" in refused.value) == (WARNING, True)
+    monkeypatch.setenv("EDGE_MDDA_KERNELS", "native")
+    assert doctor.Examination().kernels().status == FAILED
+
+
+# -- the command --------------------------------------------------------------------------------------
+
+
+def test_doctor_as_json_says_fit_on_this_machine_unless_something_failed():
+    done = edge_mdda("doctor", "--json")
+    answer = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert answer["notice"] == NOTICE
+    by_name = {finding["name"]: finding for finding in answer["findings"]}
+    assert {"system", "python", "numpy", "runtime onnx", "runtime tflite", "kernels", "model", "screening"} <= set(
+        by_name
+    )
+    assert {"memory", "swap", "clock", "file system", "disk", "camera", "temperature", "throttling"} <= set(by_name)
+    for name in ("numpy", "opencv", "runtime onnx", "model", "screening"):
+        assert by_name[name]["status"] == OK, by_name[name]
+    assert "CPUExecutionProvider" in by_name["runtime onnx"]["value"]
+    assert answer["fit"] == all(finding["status"] != FAILED for finding in answer["findings"])
+    assert done.returncode == (0 if answer["fit"] else 1)
+
+
+def test_doctor_with_a_crashing_numpy_prints_its_table_and_fails(tmp_path):
+    done = edge_mdda("doctor", path=broken_package(tmp_path, "numpy", SUICIDE), COLUMNS="70")
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert "NOT fit to screen: numpy" in done.stdout
+    assert NOTICE in done.stdout
+    assert "\033" not in done.stdout
+    assert max(map(len, done.stdout.splitlines()[:-3])) <= 70
+
+
+def test_a_model_that_is_not_there_is_a_finding(tmp_path):
+    findings = doctor.Examination(model=tmp_path / "none.tflite", timeout=60)
+    assert findings.screening().status == FAILED
+    assert findings.models[".tflite"] == tmp_path / "none.tflite"
+
+
+class Terminal:
+    """A stream that says it is a terminal."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+
+def test_the_table_has_colour_on_a_terminal_only_where_it_is_wanted(monkeypatch):
+    findings = [
+        Finding("a", OK, "fine"),
+        Finding("b", FAILED, "bad\033[31m\nline", "mend it"),
+        Finding("c", WARNING, "hm"),
+    ]
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured, plain = Terminal(), Terminal()
+    print_table(findings, coloured)
+    assert COLOURS[FAILED] in coloured.text
+    monkeypatch.setenv("NO_COLOR", "1")
+    print_table(findings, plain)
+    assert "\033" not in plain.text
+    assert "-> mend it" in plain.text
+    assert verdict(findings) == "NOT fit to screen: b; look at: c"
+    assert not is_fit(findings)
+    with pytest.raises(ValueError, match="status"):
+        Finding("a", "superb", "x")
