@@ -26,6 +26,9 @@ CAN_BUILD = (AARCH64, X86_64)
 BOARD_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76", "cortex-a78ae")
 """Raspberry Pi Zero 2 W and 3, 4, 5; Jetson Orin."""
 
+KERNEL_MODULES = tuple(f"edge_mdda.kernels.{name}" for name in ("aggregate", "block", "finish"))
+"""They register the purifier's kernels."""
+
 INTERLEAVE = 2  # vectors at a time, as in the Numba back end; see benchmarks/speed/NOTES.md
 
 OPTIONAL_FEATURES: Mapping[str, Mapping[str, str]] = {
@@ -117,10 +120,10 @@ def _cpu_names(arch: str) -> frozenset[str]:
 
 
 @cache
-def portable_ir() -> Mapping[str, Mapping[str, str]]:
+def portable_ir(modules: tuple[str, ...] = KERNEL_MODULES) -> Mapping[str, Mapping[str, str]]:
     """``{kernel: {"signature", "ir"}}`` from the child process; some seconds on its first call."""
     child = subprocess.run(
-        [sys.executable, "-m", "export.kernel_ir"],
+        [sys.executable, "-m", "export.kernel_ir", *modules],
         env={**os.environ, "NUMBA_OPT": "0", "EDGE_MDDA_KERNELS": "numba"},
         capture_output=True,
         text=True,
@@ -141,16 +144,20 @@ class Builder:
     target : Target
     without : tuple of str
         LLVM features that the code must do without.
+    modules : tuple of str
+        That register the kernels.
     """
 
-    def __init__(self, target: Target, without: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, target: Target, without: tuple[str, ...] = (), modules: tuple[str, ...] = KERNEL_MODULES
+    ) -> None:
         self.target = target
         features = ",".join(filter(None, (target.features, *(f"-{name}" for name in without))))
         self._machine = llvm.Target.from_triple(target.triple).create_target_machine(
             cpu=target.cpu, features=features, opt=3, reloc="pic", codemodel="default"
         )
         module: Any = None
-        for name, source in portable_ir().items():
+        for name, source in portable_ir(modules).items():
             part = self._retargeted(name, source["ir"])
             if module is None:
                 module = part

@@ -1,7 +1,7 @@
 """Prints portable LLVM IR of every registered kernel; a child process of :mod:`export.codegen`.
 
 Numba decides at its import whether it optimises, and optimised IR belongs to this machine's CPU. So this
-runs alone, with ``NUMBA_OPT=0``: ``python -m export.kernel_ir`` writes one JSON object to standard output.
+runs alone, with ``NUMBA_OPT=0``: ``python -m export.kernel_ir MODULE...`` writes one JSON object to standard output.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 from edge_mdda.kernels.native import argument_types
@@ -49,18 +50,20 @@ def c_function(name: str, signature: str, function: Callable[..., Any]) -> str:
     return ir
 
 
-def main() -> int:
-    """Write ``{kernel: {signature, ir}}``."""
+def main(modules: Sequence[str]) -> int:
+    """Write ``{kernel: {signature, ir}}`` of every kernel that ``modules`` register."""
     if os.environ.get("NUMBA_OPT") != "0":
         print("kernel_ir: set NUMBA_OPT=0, or the code belongs to this CPU alone", file=sys.stderr)
         return 2
-    from edge_mdda.kernels import aggregate, block, finish  # noqa: F401  (their import registers the kernels)
+    for module in modules:
+        import_module(module)
     from edge_mdda.kernels.registry import REGISTRY
 
     json.dump(
         {
             name: {"signature": spec.signature, "ir": c_function(name, spec.signature, spec.function)}
             for name, spec in REGISTRY.items()
+            if spec.function.__module__ in modules
         },
         sys.stdout,
     )
@@ -68,4 +71,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
     parser.add_argument("--repeats", type=_positive, default=DEFAULT_REPEATS, help="processes a row (%(default)s)")
+    parser.add_argument("--runtime", choices=tuple(RUNTIMES), help="default: all")
     parser.add_argument("--tflite-model", default="", metavar="FILE", help="default: the built-in one")
     args = parser.parse_args(arguments)
     try:
         if args.json and not args.json.absolute().parent.is_dir():
             raise EdgeMddaError(f"{args.json}: there is no such folder to write to")
-        results = run(args.repeats, args.tflite_model)
+        results = run(args.repeats, [args.runtime] if args.runtime else list(RUNTIMES), args.tflite_model)
     except (EdgeMddaError, subprocess.TimeoutExpired) as error:
         print(f"footprint: {error}", file=sys.stderr)
         return 1
@@ -98,8 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run(repeats: int, tflite_model: str = "") -> dict[str, Any]:
-    """All rows: both back ends, both runtimes; the native kernels are compiled for this machine first."""
+def run(repeats: int, runtimes: Sequence[str], tflite_model: str) -> dict[str, Any]:
+    """All rows of the runtimes, with both back ends; the native kernels are compiled for this machine first."""
     from edge_mdda.kernels import load_kernels
     from edge_mdda.mdda import Purifier
     from export.kernels import build
@@ -108,7 +110,7 @@ def run(repeats: int, tflite_model: str = "") -> dict[str, Any]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         build("host", Path(folder))
-        for runtime in RUNTIMES:
+        for runtime in runtimes:
             model = tflite_model if runtime == "tflite" else ""
             rows += [measure(c, k, runtime, model, folder, repeats) for k in (NATIVE, NUMBA) for c in CASES]
     workspace = Purifier(224, 224).workspace_bytes / 2**20

@@ -25,7 +25,7 @@ ABI = 1
 """Version of the calling convention: arrays as pointer and 64-bit shape, scalars by value, in order."""
 
 SYMBOL_PREFIX = "edge_mdda_"
-SOURCES = ("aggregate", "block", "finish", "layout", "noise", "registry", "resample", "rof")
+SOURCES = ("aggregate", "block", "distinct", "finish", "layout", "noise", "opening", "registry", "resample", "rof")
 """Modules of this package that the machine code comes from."""
 
 FOLDER_SETTING = "EDGE_MDDA_KERNELS_DIR"

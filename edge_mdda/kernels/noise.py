@@ -21,6 +21,7 @@ import math
 
 from numpy import float32, int32, uint32
 
+from edge_mdda.kernels.distinct import distinct
 from edge_mdda.kernels.registry import row_helper
 
 WEYL = uint32(0x9E3779B9)  # 2**32 / golden ratio, odd
@@ -39,6 +40,7 @@ BEND_3 = float32(0.009163997)
 BEND_5 = float32(0.00125)
 
 
+@distinct
 @row_helper
 def weigh_and_diffuse_row(g, source, weight, first, key_low, key_high, sigma):
     """``g[j] = weight * source[j] + sigma * z(first + j)``; ``first`` and the keys are uint32."""
