@@ -30,7 +30,7 @@ ARM_PARTS = {
 }
 """``CPU part`` of CPUs by Arm (Main ID Register); others are shown by number."""
 
-NO_CAMERAS = re.compile(r"codec|isp|hevc|rpivid|pispbe|decoder|encoder|jpeg|loopback", re.IGNORECASE)
+NO_CAMERAS = re.compile(r"codec|\bisp\b|hevc|rpivid|pispbe|decoder|encoder|loopback", re.IGNORECASE)
 """V4L2 devices that are no cameras: the video blocks of a Raspberry Pi and others, and virtual ones."""
 
 ADJTIMEX_BYTES = 512  # more than any struct timex has

@@ -19,7 +19,7 @@ MIN_FREE_BYTES, LOW_FREE_BYTES = 100 * MIB, 1024 * MIB
 LOW_FREE_INODES = 0.02  # share
 WARM_C, HOT_C = 75.0, 85.0  # where no trip point says otherwise; a Raspberry Pi slows from 80 on and holds 85
 BELOW_TRIP_C = 5.0
-EARLIEST = 1_767_225_600  # 2026-01-01: no clock of a board with this version can rightly be before
+EARLIEST = 1_735_689_600  # 2025-01-01: no clock of a board with this version can rightly be before
 LATEST = 4_102_444_800  # 2100-01-01
 VOLATILE = ("overlay", "tmpfs", "ramfs")
 UNSAFE_OPTIONS = ("nobarrier", "barrier=0", "data=writeback")

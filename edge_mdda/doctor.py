@@ -33,7 +33,7 @@ PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "ai-edge-litert", 
 MODULES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert", "tflite_runtime")}
 """What a runtime is imported as; one is enough."""
 
-ELSEWHERE = "reinstall it from a package for this board, or an older version"
+ELSEWHERE = "install another version of it, one whose package is made for this board's CPU and system"
 REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)([<>=!~0-9.,]*)\s*(?:;(.*))?")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import board_trees
 import pytest
+import tiny_models
 from board_trees import put
 from conftest import ROOT
 
@@ -276,6 +277,16 @@ def test_a_runtime_that_the_model_does_not_need_may_crash(tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(str(folder))
     found = doctor.Examination().runtime("tflite")
     assert (found.status, "instruction" in found.value) == (WARNING, True)
+
+
+def test_a_tflite_model_runs(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    model = tiny_models.save(tmp_path, "tiny.tflite", tiny_models.tflite_model())
+    examination = doctor.Examination(model=model)
+    found = examination.runtime("tflite")
+    assert (found.status, "runs tiny" in found.value) == (OK, True), found
+    assert examination.screening().status == OK
+    assert examination.models[".onnx"] == BUILT_IN
 
 
 def test_a_missing_runtime(monkeypatch):

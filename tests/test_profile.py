@@ -13,7 +13,7 @@ from xml.dom.minidom import parseString
 
 import numpy as np
 import pytest
-from board_trees import put
+import tiny_models
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,12 +101,7 @@ def test_the_page_is_whole_and_loads_nothing(files, report):
 
 def test_a_sweep_has_a_row_for_each_case_and_a_crash_is_one(tmp_path):
     broken = broken_package(tmp_path / "stub", "ai_edge_litert", SUICIDE)
-    model = tmp_path / "some.tflite"
-    model.write_bytes(b"whatever")
-    manifest = json.loads((ROOT / "edge_mdda/models/lesion-lite0-int8.onnx.json").read_text())
-    from edge_mdda.digest import sha256
-
-    put(tmp_path, {"some.tflite.json": json.dumps({**manifest, "sha256": sha256(b"whatever").hexdigest()})})
+    model = tiny_models.save(tmp_path, "tiny.tflite", tiny_models.tflite_model())
     data = tmp_path / "s.json"
     built_in = ROOT / "edge_mdda/models/lesion-lite0-int8.onnx"
     done = edge_mdda(
@@ -265,6 +260,22 @@ def test_the_sweep_is_every_combination():
     both = Plan(case, models=(Path("a.tflite"),), sweep=("presets", "runtimes"), sweep_case=case)
     assert {(one.model, one.preset) for one in both.cases()} >= {("a.tflite", "off"), (None, "strong")}
     assert Plan(case).cases() == []
+
+
+def test_minutes_are_for_the_main_run_alone():
+    from edge_mdda.cli import build_parser
+    from edge_mdda.cli_board import _plan
+
+    def plan(*arguments: str) -> Plan:
+        return _plan(build_parser().parse_args(["profile", *arguments]))
+
+    long = plan("--minutes", "10", "--sweep", "--threads", "2", "--preset", "mild")
+    assert (long.case.seconds, long.case.calls, long.case.detail) == (600, None, True)
+    assert (long.sweep_case.seconds, long.sweep_case.preset, long.sweep_case.detail) == (3, "mild", False)
+    assert long.sweep == ("threads", "runtimes", "presets")
+    assert plan().case.seconds == 10
+    short = plan("--calls", "7", "--sweep=presets,threads")
+    assert (short.case.calls, short.sweep_case.calls, short.sweep) == (7, 7, ("presets", "threads"))
 
 
 # -- statistics and plots -----------------------------------------------------------------------------
