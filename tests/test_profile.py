@@ -15,11 +15,9 @@ import numpy as np
 import pytest
 import tiny_models
 from conftest import ROOT
-from hypothesis import given
-from hypothesis import strategies as st
 from test_doctor import SUICIDE, broken_package, edge_mdda
 
-from edge_mdda import NOTICE, profile_svg, statistics_ms
+from edge_mdda import NOTICE
 from edge_mdda.cli import DEMO_IMAGE
 from edge_mdda.errors import EdgeMddaError, ProfileError
 from edge_mdda.kernel_clock import KernelClock, purifier_detail
@@ -278,45 +276,7 @@ def test_minutes_are_for_the_main_run_alone():
     assert (short.case.calls, short.sweep_case.calls, short.sweep) == (7, 7, ("presets", "threads"))
 
 
-# -- statistics and plots -----------------------------------------------------------------------------
-
-TIMES = st.lists(st.floats(0, 1e6, allow_nan=False), min_size=1, max_size=200)
-
-
-@given(TIMES)
-def test_percentiles_are_numpys(values):
-    row = statistics_ms.summary(values)
-    for name, quantile in statistics_ms.QUANTILES.items():
-        if len(values) >= statistics_ms.needed_for(quantile):
-            assert row[name] == pytest.approx(float(np.quantile(values, quantile)), abs=1e-3)
-        else:
-            assert row[name] is None
-
-
-@given(TIMES)
-def test_a_histogram_loses_nothing_and_plots(values):
-    found = statistics_ms.histogram(values)
-    assert sum(found["counts"]) + found["above"] == len(values)
-    plot = profile_svg.histogram(found["edges"], found["counts"], found["above"], {"p50": values[0]}, "ms")
-    parseString(plot)
-    assert "nan" not in plot
-
-
-def test_quantiles_need_enough_values():
-    needed = {name: statistics_ms.needed_for(quantile) for name, quantile in statistics_ms.QUANTILES.items()}
-    assert needed == {"p50": 2, "p90": 10, "p95": 20, "p99": 100, "p99.9": 1000}
-    assert statistics_ms.summary([float(n) for n in range(1000)])["p99.9"] == pytest.approx(998.001)
-    with pytest.raises(ValueError, match="no values"):
-        statistics_ms.summary([])
-
-
-@given(st.lists(st.one_of(st.none(), st.floats(-1e4, 1e7, allow_nan=False)), min_size=1, max_size=40))
-def test_series_with_gaps_plot(values):
-    times = [float(n) for n in range(len(values))]
-    plot = profile_svg.lines(times, [("a & b", values, "#000")], "°C <b>", times[:1])
-    parseString(plot)
-    assert "nan" not in plot
-    assert plot.count("<circle") + plot.count("<polyline") <= len(values)
+# -- text and page -----------------------------------------------------------------------------------
 
 
 def sustained(report: dict) -> dict:
@@ -426,9 +386,6 @@ def test_a_report_that_is_not_there_or_no_text(tmp_path):
     (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ProfileError):
         load(tmp_path / "b.json")
-
-
-# -- files --------------------------------------------------------------------------------------------
 
 
 def test_files_are_written_whole_or_not(tmp_path):
