@@ -1,4 +1,4 @@
-"""The command line: ``edge-mdda screen`` and ``edge-mdda purify``.
+"""The command line: ``edge-mdda screen`` and ``edge-mdda purify``; the others are in :mod:`edge_mdda.cli_board`.
 
 Parsing imports nothing but the standard library; NumPy, Numba and a runtime load when an image needs them.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_mdda import NOTICE, __version__
+from edge_mdda.cli_board import add_commands as add_board_commands
 from edge_mdda.console import Progress, print_screening, printable
 from edge_mdda.errors import EdgeMddaError, ImageError, ParamsError
 from edge_mdda.files import IMAGE_SUFFIXES, Limits, read_bytes, read_stream
@@ -125,6 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     purify.add_argument("source", metavar="IN", help="image file, or - for standard input")
     purify.add_argument("target", metavar="OUT", type=Path, help="PNG file to write")
     purify.set_defaults(run=_run_purify, parser=purify)
+    add_board_commands(commands)
     return parser
 
 
@@ -265,7 +267,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         _complain("standard output", "closed: the answer would be lost")
         return EXIT_FAILED
-    args.limits = Limits(args.max_megapixels, args.max_megabytes)
+    if "max_megapixels" in args:
+        args.limits = Limits(args.max_megapixels, args.max_megabytes)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         status = run(args)

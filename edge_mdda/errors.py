@@ -40,3 +40,7 @@ class ParamsError(EdgeMddaError):
 
 class KernelError(EdgeMddaError):
     """No machine code for the purifier: none was found, or none that fits this machine."""
+
+
+class ProfileError(EdgeMddaError):
+    """A latency report that cannot be made, read or written; the message names the file and the cause."""
