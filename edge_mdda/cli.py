@@ -237,7 +237,7 @@ def _run_purify(args: argparse.Namespace) -> int:
     try:
         picture = decode(_read(args.source, args), args.limits)
         from edge_mdda.mdda import Purifier
-        from edge_mdda.screening import fresh_seed
+        from edge_mdda.seeds import fresh_seed
 
         seed = fresh_seed() if args.seed is None else args.seed
         try:

@@ -18,6 +18,7 @@ import numpy as np
 from edge_mdda.errors import ParamsError
 from edge_mdda.kernels import load_kernels
 from edge_mdda.params import PRESETS, MddaParams
+from edge_mdda.seeds import MASK_32, seed_keys
 from edge_mdda.solver import schedule, shrink_magic
 from edge_mdda.workspace import Ring, aligned
 from edge_mdda.workspace import ring as ring_rows
@@ -32,8 +33,6 @@ CHANNELS = 3
 ZERO, ONE = np.float32(0), np.float32(1)
 ONLY_ITSELF, ONLY_COARSER = (ZERO, ONE, ZERO), (ZERO, ZERO, ONE)
 NO_SOLVER = (np.empty(0, np.float32), ONE, np.int32(0), ONE)
-MASK_32 = 0xFFFFFFFF
-MASK_64 = 0xFFFFFFFFFFFFFFFF
 
 Solver = tuple[np.ndarray, np.float32, np.int32, np.float32]
 """Schedule, lam, magic number and 1, as ``dda_plane`` takes them."""
@@ -178,7 +177,8 @@ class Purifier:
         deliver: Callable[[int, np.ndarray], None],
         record: Callable[[str, int, np.ndarray], None] | None,
     ) -> None:
-        keys = _seed_keys(seed)
+        low, high = seed_keys(seed)
+        keys = np.uint32(low), np.uint32(high)
         with self._lock:
             resident = len(self._front)
             for start in range(0, CHANNELS, resident):
@@ -388,14 +388,3 @@ def _thread_pool(workers: int) -> ThreadPoolExecutor:
     from concurrent.futures import ThreadPoolExecutor  # here: a process with one thread saves its 1 MB
 
     return ThreadPoolExecutor(workers, "edge-mdda")
-
-
-def _seed_keys(seed: int) -> tuple[np.uint32, np.uint32]:
-    """Spread a seed over 64 bits (the finaliser of SplitMix64), so that seeds 1 and 2 share nothing."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= MASK_64:
-        raise ValueError(f"seed: expected a whole number from 0 to 2**64 - 1, got {seed!r}")
-    z = (int(seed) + 0x9E3779B97F4A7C15) & MASK_64
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK_64
-    z ^= z >> 31
-    return np.uint32(z & MASK_32), np.uint32(z >> 32)

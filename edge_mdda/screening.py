@@ -20,19 +20,14 @@ from edge_mdda.files import Limits, read_bytes
 from edge_mdda.imaging import decode, fit
 from edge_mdda.kernels import backend
 from edge_mdda.params import PRESETS
+from edge_mdda.seeds import fresh_seed
 
 if TYPE_CHECKING:
     import numpy as np
 
 PURIFY_MODES = ("off", "on", "both")
-SEED_BITS = 53  # every seed is exact in any JSON reader
 MIN_CONTRAST = 2.0  # grey levels, standard deviation; a blank or capped lens stays below
 MIN_SIDE_SHARE = 0.5  # of the model's input; a smaller picture is mostly interpolation
-
-
-def fresh_seed() -> int:
-    """An unpredictable seed of ``SEED_BITS`` bits from the operating system."""
-    return int.from_bytes(os.urandom(8), "little") >> (64 - SEED_BITS)
 
 
 @dataclass(frozen=True)
