@@ -16,11 +16,11 @@ from edge_mdda.mdda import Purifier
 from edge_mdda.params import MddaParams
 from edge_mdda.statistics_ms import percentile
 
-DENOISE, BEGIN = "dda_plane", "unpack"
-"""Kernel that does one scale of one block, and the one that begins the work on a channel."""
+DENOISE = "dda_plane"
+"""Kernel that does one scale of one block of one channel."""
 
-TARGET = 3
-"""``dda_plane`` takes three planes to read and then the one to write: its shape tells the scale."""
+TARGET, FIRST_SAMPLE = 3, 9
+"""Its arguments that tell which: the plane to write has the scale's shape, and noise is numbered by block first."""
 
 CHANNELS = 3
 
@@ -28,9 +28,8 @@ CHANNELS = 3
 class KernelClock:
     """Wraps kernels and sorts their times by block and scale.
 
-    A plane's shape tells its scale. Its block follows from counting: ``unpack`` has brought in some channels (one or
-    all, as the purifier likes), and then each block treats every one of them once. A count that does not come out
-    is reported as None instead of a wrong table.
+    A plane's shape tells its scale, the number of its first noise sample its block: they rise from block to block. The
+    order of the calls does not matter. Calls that do not come out are reported as None instead of a wrong table.
     """
 
     def __init__(self, kernels: Mapping[str, Callable[..., Any]], params: MddaParams) -> None:
@@ -41,9 +40,7 @@ class KernelClock:
     def start(self) -> None:
         """Forget everything, before an image."""
         self.others: dict[str, float] = {}
-        self._cells: dict[tuple[tuple[int, ...], int], list[float]] = {}
-        self._seen: dict[tuple[int, ...], int] = {}
-        self._channels, self._beginning = 0, True
+        self._planes: dict[tuple[int, ...], list[tuple[int, float]]] = {}
 
     def _timed(self, name: str, kernel: Callable[..., Any]) -> Callable[..., None]:
         def call(*arguments: Any) -> None:
@@ -51,36 +48,28 @@ class KernelClock:
             kernel(*arguments)
             elapsed = (time.perf_counter_ns() - started) / 1e6
             if name == DENOISE:
-                self._denoised(tuple(arguments[TARGET].shape), elapsed)
+                shape = tuple(arguments[TARGET].shape)
+                self._planes.setdefault(shape, []).append((int(arguments[FIRST_SAMPLE]), elapsed))
             else:
                 self.others[name] = self.others.get(name, 0.0) + elapsed
-                if name == BEGIN:
-                    self._begun()
 
         return call
 
-    def _begun(self) -> None:
-        if not self._beginning:
-            self._channels, self._beginning = 0, True
-            self._seen = {}
-        self._channels += 1
-
-    def _denoised(self, shape: tuple[int, ...], elapsed: float) -> None:
-        self._beginning = False
-        count = self._seen.get(shape, 0)
-        self._seen[shape] = count + 1
-        self._cells.setdefault((shape, count // max(self._channels, 1)), []).append(elapsed)
-
     def table(self) -> list[list[float]] | None:
         """Milliseconds ``[block][scale]`` of one image, all channels together, or None if the count is not right."""
-        shapes = sorted({shape for shape, _ in self._cells}, key=lambda s: -s[0] * s[1])  # fine scales first
-        blocks = range(self._params.n_blocks)
-        expected = {(shape, block) for shape in shapes for block in blocks}
-        if len(shapes) != len(self._params.scales) or set(self._cells) != expected:
+        shapes = sorted(self._planes, key=lambda s: -s[0] * s[1])  # fine scales first
+        n_blocks = self._params.n_blocks
+        if len(shapes) != len(self._params.scales):
             return None
-        if any(len(times) != CHANNELS for times in self._cells.values()):
+        if any(len({sample for sample, _ in self._planes[shape]}) != CHANNELS * n_blocks for shape in shapes):
             return None
-        return [[sum(self._cells[shape, block]) for shape in shapes] for block in blocks]
+        times = {shape: [elapsed for _, elapsed in sorted(self._planes[shape])] for shape in shapes}
+        if any(len(column) != CHANNELS * n_blocks for column in times.values()):
+            return None
+        return [
+            [sum(times[shape][CHANNELS * block : CHANNELS * (block + 1)]) for shape in shapes]
+            for block in range(n_blocks)
+        ]
 
 
 def purifier_detail(

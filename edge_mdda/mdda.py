@@ -9,12 +9,13 @@ Medicine 164, 2023 (arXiv 2208.10373).
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from edge_mdda.crew import Crew, Task
 from edge_mdda.errors import ParamsError
 from edge_mdda.kernels import load_kernels
 from edge_mdda.params import PRESETS, MddaParams
@@ -22,9 +23,6 @@ from edge_mdda.seeds import MASK_32, seed_keys
 from edge_mdda.solver import schedule, shrink_magic
 from edge_mdda.workspace import Ring, aligned
 from edge_mdda.workspace import ring as ring_rows
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["MAX_SIDE", "MIN_SIDE", "PRESETS", "MddaParams", "ParamsError", "Purifier"]
 
@@ -37,8 +35,23 @@ NO_SOLVER = (np.empty(0, np.float32), ONE, np.int32(0), ONE)
 Solver = tuple[np.ndarray, np.float32, np.int32, np.float32]
 """Schedule, lam, magic number and 1, as ``dda_plane`` takes them."""
 
-Planes = list[list[np.ndarray]]
-"""``planes[channel][scale]``: float32 (height, width)."""
+Planes = list[np.ndarray]
+"""One channel: float32 (height, width) of each scale."""
+
+Deliver = Callable[[int, np.ndarray], None]
+"""Takes a channel's number and its purified plane."""
+
+Record = Callable[[str, int, np.ndarray], None]
+"""Takes a stage's name, a channel's number and its plane."""
+
+
+class _Order(NamedTuple):
+    """One call: what all its tasks share."""
+
+    rgb: np.ndarray
+    keys: tuple[np.uint32, np.uint32]
+    deliver: Deliver
+    record: Record | None
 
 
 class Purifier:
@@ -97,6 +110,7 @@ class Purifier:
         self._first_sample = self._sample_offsets()
         self._weights = [tuple(map(np.float32, self.params.neighbour_weights(s))) for s in range(len(self._sizes))]
         self._blend_weights = self._weights_of_blend()
+        self._sigmas = [np.float32(self.params.block_sigma(block)) for block in range(self.params.n_blocks)]
         self._solvers = [self._solver(s) for s in range(len(self._sizes))]
         resident = 1 if threads == 1 else CHANNELS
         self._front = self._planes(resident)
@@ -104,13 +118,13 @@ class Purifier:
         widths = [w for _, w in self._sizes]
         iterations = [max(len(table) - 2, 0) for table, *_ in self._solvers]
         self._rings = [ring_rows(widths, iterations) for _ in range(threads)]
-        self._pool = _thread_pool(threads - 1) if threads > 1 else None
+        self._crew = Crew(self._rings)
+        self._plan = [self._tasks(range(start, start + resident)) for start in range(0, CHANNELS, resident)]
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Stop the worker threads. A closed purifier with one thread still works."""
-        if self._pool:
-            self._pool.shutdown()
+        self._crew.close()
 
     def __enter__(self) -> Purifier:
         return self
@@ -170,115 +184,96 @@ class Purifier:
 
     # -- one call ---------------------------------------------------------------------------------
 
-    def _run(
-        self,
-        rgb: np.ndarray,
-        seed: int,
-        deliver: Callable[[int, np.ndarray], None],
-        record: Callable[[str, int, np.ndarray], None] | None,
-    ) -> None:
+    def _run(self, rgb: np.ndarray, seed: int, deliver: Deliver, record: Record | None) -> None:
         low, high = seed_keys(seed)
-        keys = np.uint32(low), np.uint32(high)
+        order = _Order(rgb, (np.uint32(low), np.uint32(high)), deliver, record)
         with self._lock:
-            resident = len(self._front)
-            for start in range(0, CHANNELS, resident):
-                self._run_channels(rgb, range(start, start + resident), keys, deliver, record)
+            for tasks in self._plan:
+                self._crew.run(tasks, order)
 
-    def _run_channels(
-        self,
-        rgb: np.ndarray,
-        channels: range,
-        keys: tuple[np.uint32, np.uint32],
-        deliver: Callable[[int, np.ndarray], None],
-        record: Callable[[str, int, np.ndarray], None] | None,
-    ) -> None:
-        """All stages for the channels that are resident; ``channels[i]`` lives in slot ``i``."""
-        params, scales = self.params, range(len(self.params.scales))
-        slots = range(len(channels))
-        tasks = [(slot, scale) for scale in scales for slot in slots]  # fine scales first: longest first
+    def _tasks(self, channels: range) -> list[Task]:
+        """All stages for the channels that are resident together; ``channels[i]`` lives in slot ``i``.
 
-        def note(stage: str, planes: Planes) -> None:
-            if record:
-                for slot, scale in tasks:
-                    record(f"{stage}/{params.scales[scale]:g}", channels[slot], planes[slot][scale])
-
+        A plane of a block waits for its neighbours in the block before. Fine scales come first: they take longest.
+        """
         front, back = self._front, self._back
-        self._each(slots, lambda slot, ring: self._build_pyramid(rgb, channels[slot], front[slot], ring))
-        if record:
-            for slot in slots:
-                self._materialise_finest(front[slot])
-        note("pyramid", front)
-        for block in range(params.n_blocks):
-            if record:
-                self._dda_block(tasks, channels, block, keys, front, back, denoise=False)
-                note(f"block{block + 1}/diffused", back)
-            self._dda_block(tasks, channels, block, keys, front, back)
-            note(f"block{block + 1}/denoised", back)
+        scales = range(len(self._sizes))
+        tasks = [Task(partial(self._build_pyramid, channel, front[slot]), ()) for slot, channel in enumerate(channels)]
+        ready = {(slot, scale): slot for slot, _ in enumerate(channels) for scale in scales}
+        for block in range(self.params.n_blocks):
+            before, ready = ready, {}
+            for scale in scales:
+                near = range(max(scale - 1, 0), min(scale + 2, len(scales)))
+                for slot, channel in enumerate(channels):
+                    ready[slot, scale] = len(tasks)
+                    work = partial(self._dda, block, scale, channel, front[slot], back[slot])
+                    tasks.append(Task(work, tuple({before[slot, s] for s in near})))
             front, back = back, front
-            if record:
-                self._aggregate_all(tasks, front, back)
-                note(f"block{block + 1}/aggregated", back)
+        for slot, channel in enumerate(channels):
+            work = partial(self._finish, channel, front[slot], back[slot])
+            tasks.append(Task(work, tuple(ready[slot, scale] for scale in scales)))
+        return tasks
 
-        def finish(slot: int, ring: Ring) -> None:
-            blended = self._blend(front[slot], back[slot], ring)
-            if record:
-                record("blended", channels[slot], blended)
-            smoothed = front[slot][self._base]
-            self._kernels["smooth"](blended, smoothed, np.float32(params.smoothing / 4), ring.scratch)
-            deliver(channels[slot], smoothed)
-
-        self._each(slots, finish)
-
-    def _build_pyramid(self, rgb: np.ndarray, channel: int, planes: list[np.ndarray], ring: Ring) -> None:
+    def _build_pyramid(self, channel: int, planes: Planes, order: _Order, ring: Ring) -> None:
         aggregate, base, scratch = self._kernels["aggregate"], self._base, ring.scratch
-        self._kernels["unpack"](rgb, channel, planes[base])
+        self._kernels["unpack"](order.rgb, channel, planes[base])
         for scale in range(base + 1, len(planes)):
             aggregate(planes[scale - 1], planes[scale], planes[scale], planes[scale], ONE, ZERO, ZERO, scratch)
+        if order.record:
+            if base:  # otherwise the first block interpolates scale 2 row by row
+                aggregate(planes[0], planes[0], planes[1], planes[0], ZERO, ZERO, ONE, scratch)
+            for factor, plane in zip(self.params.scales, planes, strict=True):
+                order.record(f"pyramid/{factor:g}", channel, plane)
 
-    def _materialise_finest(self, planes: list[np.ndarray]) -> None:
-        """Scale 2 of the pyramid, which the first block otherwise interpolates row by row."""
-        if self._base:
-            finest, scratch = planes[0], self._rings[0].scratch
-            self._kernels["aggregate"](finest, finest, planes[1], finest, ZERO, ZERO, ONE, scratch)
-
-    def _dda_block(
-        self,
-        tasks: list[tuple[int, int]],
-        channels: range,
-        block: int,
-        keys: tuple[np.uint32, np.uint32],
-        source: Planes,
-        target: Planes,
-        denoise: bool = True,
+    def _dda(
+        self, block: int, scale: int, channel: int, source: Planes, target: Planes, order: _Order, ring: Ring
     ) -> None:
-        """Aggregate the block before (if any), diffuse and denoise every plane of ``source`` into ``target``."""
-        dda_plane, sigma = self._kernels["dda_plane"], np.float32(self.params.block_sigma(block))
+        """Aggregate the block before (if any), diffuse and denoise one plane of ``source`` into ``target``."""
 
-        def one_plane(task: tuple[int, int], ring: Ring) -> None:
-            slot, scale = task
-            dda_plane(
-                *self._neighbours(source[slot], scale),
-                target[slot][scale],
+        def run(solver: Solver) -> None:
+            self._kernels["dda_plane"](
+                *self._neighbours(source, scale),
+                target[scale],
                 *(self._weights[scale] if block else ONLY_COARSER if scale < self._base else ONLY_ITSELF),
-                *keys,
-                self._first_sample[block, scale, channels[slot]],
-                sigma,
-                *(self._solvers[scale] if denoise else NO_SOLVER),
+                *order.keys,
+                self._first_sample[block, scale, channel],
+                self._sigmas[block],
+                *solver,
                 *ring.scales[scale],
                 ring.scratch,
             )
 
-        self._each(tasks, one_plane)
+        record = order.record
+        if record:
+            if block:
+                self._record_aggregated(block, scale, channel, source, target[scale], record, ring)
+            run(NO_SOLVER)
+            record(f"block{block + 1}/diffused/{self.params.scales[scale]:g}", channel, target[scale])
+        run(self._solvers[scale])
+        if record:
+            record(f"block{block + 1}/denoised/{self.params.scales[scale]:g}", channel, target[scale])
 
-    def _aggregate_all(self, tasks: list[tuple[int, int]], source: Planes, target: Planes) -> None:
-        def one_plane(task: tuple[int, int], ring: Ring) -> None:
-            slot, scale = task
-            neighbours = self._neighbours(source[slot], scale)
-            self._kernels["aggregate"](*neighbours, target[slot][scale], *self._weights[scale], ring.scratch)
+    def _record_aggregated(
+        self, block: int, scale: int, channel: int, planes: Planes, spare: np.ndarray, record: Record, ring: Ring
+    ) -> None:
+        """What the next block (from 1) or the blend makes of ``planes`` on its way."""
+        self._kernels["aggregate"](*self._neighbours(planes, scale), spare, *self._weights[scale], ring.scratch)
+        record(f"block{block}/aggregated/{self.params.scales[scale]:g}", channel, spare)
 
-        self._each(tasks, one_plane)
+    def _finish(self, channel: int, planes: Planes, spare: Planes, order: _Order, ring: Ring) -> None:
+        """Blend the scales, smooth and hand over."""
+        record = order.record
+        if record:
+            for scale in range(len(planes)):
+                self._record_aggregated(self.params.n_blocks, scale, channel, planes, spare[scale], record, ring)
+        blended = self._blend(planes, spare, ring)
+        if record:
+            record("blended", channel, blended)
+        smoothed = planes[self._base]
+        self._kernels["smooth"](blended, smoothed, np.float32(self.params.smoothing / 4), ring.scratch)
+        order.deliver(channel, smoothed)
 
-    def _blend(self, planes: list[np.ndarray], spare: list[np.ndarray], ring: Ring) -> np.ndarray:
+    def _blend(self, planes: Planes, spare: Planes, ring: Ring) -> np.ndarray:
         """Weighted mean of all scales at scale 1, of the denoised ``planes``: the last aggregation is part of it.
 
         Both are linear, so the coarser scales are summed up from the coarsest to the finest and scale 2 counts
@@ -315,31 +310,9 @@ class Purifier:
         return weights
 
     @staticmethod
-    def _neighbours(planes: list[np.ndarray], scale: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _neighbours(planes: Planes, scale: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """``(finer, itself, coarser)``; where there is no neighbour its place is filled, with weight zero."""
         return planes[max(scale - 1, 0)], planes[scale], planes[min(scale + 1, len(planes) - 1)]
-
-    def _each(self, tasks: Iterable[Any], work: Callable[[Any, Ring], None]) -> None:
-        """Run every task; idle threads take the next one in order."""
-        waiting = deque(tasks)
-
-        def drain(ring: Ring) -> None:
-            while True:
-                try:
-                    task = waiting.popleft()
-                except IndexError:
-                    return
-                work(task, ring)
-
-        if not self._pool:
-            drain(self._rings[0])
-            return
-        helpers = [self._pool.submit(drain, ring) for ring in self._rings[1:]]
-        try:
-            drain(self._rings[0])
-        finally:
-            for helper in helpers:
-                helper.result()
 
     # -- layout -----------------------------------------------------------------------------------
 
@@ -373,7 +346,7 @@ class Purifier:
                     count += h * w
         return offsets
 
-    def _planes(self, channels: int) -> Planes:
+    def _planes(self, channels: int) -> list[Planes]:
         return [[aligned((h, w)) for h, w in self._sizes] for _ in range(channels)]
 
     def _solver(self, scale: int) -> Solver:
@@ -382,9 +355,3 @@ class Purifier:
         if not lam:
             return NO_SOLVER
         return schedule(self.params.scale_iterations(scale)), np.float32(lam), shrink_magic(lam), ONE
-
-
-def _thread_pool(workers: int) -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor  # here: a process with one thread saves its 1 MB
-
-    return ThreadPoolExecutor(workers, "edge-mdda")

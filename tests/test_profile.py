@@ -220,27 +220,30 @@ def test_every_plane_is_put_to_its_block_and_scale(kernels, drawn_image, preset,
         np.testing.assert_array_equal(purified, plain.purify(drawn_image[:64, :50].copy(), 3))
 
 
-def test_the_clock_sorts_by_order_and_shape_and_knows_when_it_does_not():
+def test_the_clock_sorts_calls_in_any_order_and_knows_when_it_cannot():
     params = PRESETS["mild"]  # two blocks, four scales
     plane = [np.zeros((side, side), np.float32) for side in (64, 32, 16, 8)]
-    calls: list[str] = []
-    kernels = {"unpack": lambda *a: calls.append("u"), "dda_plane": lambda *a: calls.append("d")}
-    for resident in (1, 3):
+    calls: list[int] = []
+    clock = KernelClock({"dda_plane": lambda *arguments: calls.append(arguments[9])}, params)
+
+    def call(scale: int, sample: int) -> None:
+        clock.kernels["dda_plane"](None, None, None, plane[scale], *[0] * 5, np.uint32(sample))
+
+    numbered = [(scale, 1000 * n) for n, scale in enumerate(s for _ in range(2) for s in range(4) for _ in range(3))]
+    for order in (numbered, numbered[::-1], numbered[::2] + numbered[1::2]):
         calls.clear()
-        clock = KernelClock(kernels, params)
-        for _ in range(0, 3, resident):
-            for _ in range(resident):
-                clock.kernels["unpack"](None, 0, plane[1])
-            for _ in range(params.n_blocks):
-                for target in plane:
-                    for _ in range(resident):
-                        clock.kernels["dda_plane"](None, None, None, target)
-        assert calls.count("d") == 24
-        assert np.shape(clock.table()) == (2, 4)
-        clock.kernels["dda_plane"](None, None, None, plane[0])  # one more than there should be
-        assert clock.table() is None
         clock.start()
-        assert clock.table() is None
+        for scale, sample in order:
+            call(scale, sample)
+        assert len(calls) == 24
+        assert np.shape(clock.table()) == (2, 4)
+        assert [row[0] for row in clock.table()] == [
+            pytest.approx(sum(t for n, t in clock._planes[64, 64] if low <= n < low + 12_000)) for low in (0, 12_000)
+        ]
+    call(0, 99)  # one more than there should be
+    assert clock.table() is None
+    clock.start()
+    assert clock.table() is None
 
 
 def test_detail_covers_the_whole_purifier(kernels, drawn_image):
