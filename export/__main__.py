@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="fine-tune EfficientNet-Lite0, purifier-aware")
+    train = commands.add_parser("train", help="fine-tune an EfficientNet-Lite, purifier-aware")
     _add_data(train)
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt and log.jsonl go here")
     train.add_argument("--init", type=Path, metavar="FILE", help="start from this checkpoint, not from ImageNet")

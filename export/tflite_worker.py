@@ -1,0 +1,87 @@
+"""The part that runs inside the TFLite tool environment; it imports nothing of this project.
+
+``python tflite_worker.py JOB.json`` reads the job, writes the model, and prints one JSON object on the last
+line of standard output: ``{"versions": {...}, "bytes": n}`` or ``{"error": "..."}``.
+
+The job has ``program`` (a ``torch.export`` file of the float network, NHWC pixels 0..255 to logits),
+``target`` (the ``.tflite`` to write), ``pixels`` (``.npy`` of uint8 calibration images ``(n, h, w, 3)``, or
+null for a float model) and ``weights`` (``MINMAX`` or ``OCTAV``: how weights are scaled).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("litert-torch", "ai-edge-quantizer", "ai-edge-litert", "torch")
+
+
+def to_float(program: Path, target: Path) -> None:
+    """Convert a stored program to a float TFLite file."""
+    import litert_torch
+    import torch
+
+    exported = torch.export.load(program)
+    example = tuple(torch.zeros_like(value) for value in exported.example_inputs[0])
+    litert_torch.convert(exported.module(), example).export(str(target))
+
+
+def to_int8(floating: Path, target: Path, pixels: Path, weights: str) -> None:
+    """Quantise weights, activations, input and output of a float TFLite file to int8."""
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
+    signatures = Interpreter(model_path=str(floating)).get_signature_list()
+    (signature, names), images = next(iter(signatures.items())), np.load(pixels, mmap_mode="r")
+    name = names["inputs"][0]
+
+    class Samples:
+        """Read more than once by the tool, so no generator."""
+
+        def __len__(self) -> int:
+            return len(images)
+
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            return ({name: image[None].astype(np.float32)} for image in images)
+
+    rules = recipe.static_wi8_ai8(recipe.AlgorithmName[{"MINMAX": "MIN_MAX_UNIFORM_QUANT"}.get(weights, weights)])
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(rules)
+    # The tool's own running mean forgets the early images and clips; plain extremes do not.
+    observer = calibrator.Calibrator(str(floating), num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+    observer.calibrate({signature: Samples()}, manager)
+    result = quantizer.Quantizer(str(floating), rules).quantize(observer.get_model_qsvs())
+    target.write_bytes(bytes(result.quantized_model))
+
+
+def main(job_file: str) -> dict[str, Any]:
+    """Do one job and return what there is to tell."""
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    target = Path(job["target"])
+    with tempfile.TemporaryDirectory() as folder:
+        floating = Path(folder) / "float.tflite"
+        to_float(Path(job["program"]), floating)
+        if job["pixels"] is None:
+            target.write_bytes(floating.read_bytes())
+        else:
+            to_int8(floating, target, Path(job["pixels"]), job["weights"])
+    return {"versions": {name: version(name) for name in PACKAGES}, "bytes": target.stat().st_size}
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        answer = main(sys.argv[1])
+    except Exception as error:  # whatever the tools raise becomes one line for the caller
+        answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
+    print("\n" + json.dumps(answer), flush=True)
+    sys.exit("error" in answer)
