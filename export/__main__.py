@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.params import PRESETS
+from export import commands_convert, commands_sign
 from export.dataset import SPLITS
 from export.options import TrainOptions
 
@@ -27,6 +28,8 @@ examples:
   python -m export train --out runs/stage1 --size 160 --purify-share 0
   python -m export train --out runs/stage2 --init runs/stage1/checkpoint.pt
   python -m export quantise runs/stage2/checkpoint.pt
+  python -m export formats
+  python -m export convert runs/stage2/checkpoint.pt --format all --calibration ../shared/data/ham10000 --out build
   python -m export evaluate --split test --purify on --json out.json
   python -m export evaluate --model other.onnx --images DIR --labels FILE.csv
 """
@@ -76,6 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
     quantise.add_argument("--out", type=Path, default=BUILT_IN, metavar="FILE", help="(%(default)s)")
     quantise.add_argument("--seed", type=_at_least(0), default=0, help="of the calibration images (%(default)s)")
     quantise.set_defaults(run=_quantise)
+
+    commands_convert.add_commands(commands)
+    commands_sign.add_commands(commands)
 
     demo = commands.add_parser("demo", help="draw the synthetic demo picture")
     demo.add_argument("--out", type=Path, default=DEMO, metavar="FILE", help="(%(default)s)")
@@ -181,6 +187,7 @@ def _demo(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     args = build_parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else list(argv)
     try:
         return args.run(args)
     except EdgeMddaError as error:

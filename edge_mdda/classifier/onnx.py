@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_mdda.classifier import providers
 from edge_mdda.classifier.manifest import Manifest
 from edge_mdda.classifier.tensors import check_batch, to_input, to_probabilities
 from edge_mdda.errors import ModelError
@@ -13,9 +14,9 @@ ERRORS_ONLY = 3  # ONNX Runtime's log severity
 
 
 class OnnxClassifier:
-    """A model opened in ONNX Runtime on the CPU; see :class:`edge_mdda.classifier.Classifier`."""
+    """A model opened in ONNX Runtime; see :class:`edge_mdda.classifier.Classifier`."""
 
-    def __init__(self, content: bytes, manifest: Manifest, threads: int = 1) -> None:
+    def __init__(self, content: bytes, manifest: Manifest, threads: int = 1, provider: str = "cpu") -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -26,8 +27,9 @@ class OnnxClassifier:
         options.log_severity_level = ERRORS_ONLY
         # Arenas keep the peak of every size they saw; one image a call needs no such cache.
         options.enable_cpu_mem_arena = False
+        chosen = providers.wanted(provider, onnxruntime.get_available_providers(), manifest)
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(content, options, providers=chosen)
         except Exception as error:  # onnxruntime raises types of its own, all below Exception
             cause = str(error).splitlines()[0][:200]
             raise ModelError(f"{manifest.file}: ONNX Runtime cannot open the model ({cause})") from error
@@ -36,8 +38,8 @@ class OnnxClassifier:
             raise ModelError(f"{manifest.file}: expected one uint8 or float image input and one output")
         self._input, self._dtype = inputs[0].name, DTYPES[inputs[0].type]
         self.manifest = manifest
-        # A provider that was asked for can fail to load; say what really runs.
-        self.runtime = f"onnxruntime {onnxruntime.__version__} {self._session.get_providers()[0]}"
+        first = providers.loaded(provider, self._session.get_providers())
+        self.runtime = f"onnxruntime {onnxruntime.__version__} {first}"
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Class probabilities ``(n, n_labels)`` float32 of ``(n, height, width, 3)`` uint8 RGB."""
