@@ -148,7 +148,7 @@ def standard_only(model: onnx.ModelProto) -> onnx.ModelProto:
     foreign = sorted({node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")})
     if foreign:
         raise ExportError(f"a tool put operators outside the ONNX standard into the graph: {', '.join(foreign)}")
-    del model.opset_import[:]
+    del model.opset_import[:], model.metadata_props[:]
     model.opset_import.append(helper.make_opsetid("", OPSET))
     model.ir_version = IR_VERSION
     return model

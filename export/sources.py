@@ -6,6 +6,7 @@ the manifest, and ``predict``, which runs the model *as it was given*; parity is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import io
@@ -159,7 +160,7 @@ def trace(network: torch.nn.Module, layout: str, size: tuple[int, int], name: st
     shape = (1, 3, *size) if layout == "NCHW" else (1, *size, 3)
     stream = io.BytesIO()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints graphs when it fails
             warnings.simplefilter("ignore")  # the tracing exporter is deprecated, and the only one for this opset
             torch.onnx.export(
                 network,
@@ -240,6 +241,8 @@ def _from_checkpoint(path: Path, options: SourceOptions) -> Source:
 
 def load_weights(path: Path) -> dict[str, Any]:
     """A state dict from safetensors, or from a PyTorch file read with ``weights_only``."""
+    if not path.is_file():
+        raise ExportError(f"{path}: no such file of weights")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -250,8 +253,6 @@ def load_weights(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except ImportError:
         raise
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be read ({error.strerror or graphs.one_line(error)})") from error
     except Exception as error:  # torch and safetensors raise a zoo of types on a damaged file
         raise ExportError(f"{path}: no readable weights ({type(error).__name__}); damaged, or holding code") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
