@@ -9,7 +9,17 @@ from export.errors import ExportError
 from export.formats import OPSET, Format
 
 ONNX_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-MOVES = {"Cast", "Constant", "DequantizeLinear", "Flatten", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Transpose"}
+MOVES = {
+    "Cast",
+    "Constant",
+    "DequantizeLinear",
+    "Flatten",
+    "Identity",
+    "QuantizeLinear",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+}
 """Operators that compute nothing."""
 
 TENSORRT_OPERATORS = {
@@ -57,7 +67,9 @@ def _audit_onnx(content: bytes) -> dict[str, Any]:
     model = onnx.load_from_string(content)
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    weights.update({n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant" and n.attribute[0].HasField("t")})
+    weights.update(
+        {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant" and n.attribute[0].HasField("t")}
+    )
     made_by = {output: node for node in graph.node for output in node.output}
 
     def dequantised(name: str, kinds: tuple[int, ...] | None = None) -> bool:
@@ -151,4 +163,3 @@ def as_line(found: dict[str, Any]) -> str:
         f"{found['layers']} convolutions and matrix products: {kinds};"
         f" {found['float_ops']} of {found['ops']} computing operators in float ({found['float_op_share']:.0%})"
     )
-

@@ -91,7 +91,9 @@ def add_commands(commands: Any) -> None:
         "setup", help="make the environment of a tool chain", epilog=SETUP_EXAMPLES, formatter_class=RAW
     )
     setup.add_argument("tools", choices=("tflite",), help="litert-torch and its quantiser")
-    setup.add_argument("--tflite-env", type=Path, metavar="DIR", help="where; default: $EDGE_MDDA_TFLITE_ENV or XDG data")
+    setup.add_argument(
+        "--tflite-env", type=Path, metavar="DIR", help="where; default: $EDGE_MDDA_TFLITE_ENV or XDG data"
+    )
     setup.add_argument("--print", action="store_true", dest="show", help="only print the commands")
     setup.set_defaults(run=_setup)
     _add_convert(commands)
@@ -136,7 +138,9 @@ def _add_convert(commands: Any) -> None:
     how.add_argument("--seed", type=_between(0, 2**31, int), default=0, metavar="N", help="of all that is random (0)")
 
     judge = convert.add_argument_group("verification, on images that calibration did not see")
-    judge.add_argument("--verify", type=Path, metavar="DIR", help="other images (default: left over from --calibration)")
+    judge.add_argument(
+        "--verify", type=Path, metavar="DIR", help="other images (default: left over from --calibration)"
+    )
     judge.add_argument("--verify-labels", type=Path, metavar="FILE.csv", help="columns image_id,dx")
     judge.add_argument("--split", default="test", help="of a data set (%(default)s)")
     judge.add_argument("--max-images", type=_between(1, 10**7, int), metavar="N", help="judge by so many at most")

@@ -26,7 +26,9 @@ def add_commands(commands: Any) -> None:
     """Hook the commands into the parser of ``python -m export``."""
     raw = argparse.RawDescriptionHelpFormatter
     keygen = commands.add_parser("keygen", help="make a pair of signing keys", epilog=EXAMPLES, formatter_class=raw)
-    keygen.add_argument("--out", type=Path, required=True, metavar="FILE", help="private key; FILE.pub is the public one")
+    keygen.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="private key; FILE.pub is the public one"
+    )
     keygen.set_defaults(run=_keygen)
     signing = commands.add_parser("sign", help="sign models with their manifests", epilog=EXAMPLES, formatter_class=raw)
     signing.add_argument("models", nargs="+", type=Path, metavar="MODEL", help=".onnx or .tflite with its manifest")

@@ -275,7 +275,9 @@ class Conversion:
         manifest = self._with_thresholds(draft, classifier)
         # The view that kept least stands at the top of the report.
         view = min(figures, key=lambda name: figures[name]["argmax_agreement"] or 0.0)
-        manifest = replace(manifest, metrics={"view": view, "images": len(self.judged.pictures)} | report.plain(figures[view]))
+        manifest = replace(
+            manifest, metrics={"view": view, "images": len(self.judged.pictures)} | report.plain(figures[view])
+        )
         if not target.is_tflite:
             content = graphs.with_metadata(content, EMBEDDED_KEY, embedded_text(manifest))
         manifest = replace(manifest, sha256=hashlib.sha256(content).hexdigest())

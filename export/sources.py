@@ -159,10 +159,11 @@ def trace(network: torch.nn.Module, layout: str, size: tuple[int, int], name: st
 
     shape = (1, 3, *size) if layout == "NCHW" else (1, *size, 3)
     stream = io.BytesIO()
+    export: Any = torch.onnx.export  # its type hints know no streams
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it prints graphs when it fails
             warnings.simplefilter("ignore")  # the tracing exporter is deprecated, and the only one for this opset
-            torch.onnx.export(
+            export(
                 network,
                 (torch.zeros(shape),),
                 stream,

@@ -171,7 +171,10 @@ def test_an_onnx_file_and_a_state_dict_give_the_same_model(network, float_onnx, 
     torch.save({"state_dict": network.state_dict()}, state)
     common = [*NORMALISE, *LABELS, *EASY, "--calibration", pictures / "images", "--format", "onnx-fp32"]
     assert call("convert", float_onnx, *common, "--out", tmp_path / "a") == 0
-    assert call("convert", "tiny_networks:make", "--weights", state, "--input-size", 32, *common, "--out", tmp_path / "b") == 0
+    assert (
+        call("convert", "tiny_networks:make", "--weights", state, "--input-size", 32, *common, "--out", tmp_path / "b")
+        == 0
+    )
     a, b = (open_classifier(model_in(tmp_path / name)).predict(images) for name in "ab")
     np.testing.assert_allclose(a, b, atol=1e-6)
     np.testing.assert_allclose(a, answers(network, images), atol=1e-5)
@@ -341,7 +344,11 @@ def test_unusable_weights_are_one_line(kind, network, pictures, tmp_path, capsys
 @pytest.mark.parametrize(
     ("model", "more", "cause"),
     [
-        ("tiny_networks:make", ["--labels", "a,b", "--malignant", "a"], "output has the shape (1, 3), but there are 2 labels"),
+        (
+            "tiny_networks:make",
+            ["--labels", "a,b", "--malignant", "a"],
+            "output has the shape (1, 3), but there are 2 labels",
+        ),
         ("tiny_networks:make", ["--labels", "a,a,b"], "none twice"),
         ("tiny_networks:make", ["--labels", "nothing"], "neither a file nor a list"),
         ("tiny_networks:make", ["--malignant", "mole"], "--malignant: name at least one of pale, dark, red"),

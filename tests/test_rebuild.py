@@ -35,7 +35,11 @@ CASES: dict[str, tuple[str, list[np.ndarray], dict]] = {
     "conv, bottom and right": ("Conv", [floats(5, 3, 3, 3)], {"pads": [0, 0, 1, 1], "strides": [2, 2]}),
     "conv, groups": ("Conv", [floats(6, 1, 3, 3), floats(6)], {"group": 3, "dilations": [2, 2]}),
     "average pool": ("AveragePool", [], {"kernel_shape": [2, 3], "strides": [2, 1]}),
-    "average pool with its padding": ("AveragePool", [], {"kernel_shape": [3, 3], "pads": [1, 0, 1, 1], "count_include_pad": 1}),
+    "average pool with its padding": (
+        "AveragePool",
+        [],
+        {"kernel_shape": [3, 3], "pads": [1, 0, 1, 1], "count_include_pad": 1},
+    ),
     "max pool": ("MaxPool", [], {"kernel_shape": [3, 3], "pads": [1, 1, 0, 1], "strides": [2, 2]}),
     "batch norm": ("BatchNormalization", [floats(3), floats(3), floats(3), np.abs(floats(3)) + 0.1], {"epsilon": 1e-3}),
     "relu6": ("Clip", [np.float32(0), np.float32(6)], {}),

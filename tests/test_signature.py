@@ -14,12 +14,12 @@ import tiny_models
 pytest.importorskip("nacl")
 pytest.importorskip("ai_edge_litert")
 
-from edge_mdda.classifier import ModelError, open_classifier  # noqa: E402
-from edge_mdda.classifier.manifest import manifest_path  # noqa: E402
-from edge_mdda.classifier.signature import VARIABLE, canonical, signature_path, trusted_keys  # noqa: E402
-from edge_mdda.classifier.verdict import examine  # noqa: E402
-from edge_mdda.cli import main as board  # noqa: E402
-from export.__main__ import main as workstation  # noqa: E402
+from edge_mdda.classifier import ModelError, open_classifier
+from edge_mdda.classifier.manifest import manifest_path
+from edge_mdda.classifier.signature import VARIABLE, canonical, signature_path, trusted_keys
+from edge_mdda.classifier.verdict import examine
+from edge_mdda.cli import main as board
+from export.__main__ import main as workstation
 
 
 @pytest.fixture(autouse=True)

@@ -183,9 +183,7 @@ def read_signature(model: Path) -> bytes | None:
     return _read(path, MAX_SIGNATURE_BYTES, "signature") if path.is_file() else None
 
 
-def read_verified(
-    model: Path, manifest_file: Path, trusted: frozenset[str] = frozenset()
-) -> tuple[bytes, Manifest]:
+def read_verified(model: Path, manifest_file: Path, trusted: frozenset[str] = frozenset()) -> tuple[bytes, Manifest]:
     """The model's bytes and manifest, after the bytes were found to be those that it describes.
 
     The bytes that were hashed are the bytes returned: the file is read once. Where keys are ``trusted``, the

@@ -17,7 +17,10 @@ NAMES = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider
 """What the user types, fastest first, and ONNX Runtime's name for it."""
 
 CHOICES = ("cpu", "cuda", "tensorrt", "auto")
-NEEDS = {"tensorrt": "an onnxruntime-gpu built for this board's JetPack or CUDA, with TensorRT", "cuda": "onnxruntime-gpu"}
+NEEDS = {
+    "tensorrt": "an onnxruntime-gpu built for this board's JetPack or CUDA, with TensorRT",
+    "cuda": "onnxruntime-gpu",
+}
 
 
 def engine_cache() -> Path:

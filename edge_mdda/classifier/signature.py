@@ -2,8 +2,8 @@
 
 A manifest holds the SHA-256 of its model and of the reports beside it, so whoever signs the manifest signs
 them all. What is signed is canonical JSON: sorted keys, labels in their order, no blanks, UTF-8; how the file
-is laid out does not matter. The signature lies in ``<model>.sig``. PyNaCl is needed only where a key is trusted or something is
-signed.
+is laid out does not matter. The signature lies in ``<model>.sig``. PyNaCl is needed only where a key is
+trusted or something is signed.
 
 A signature proves who exported a model and that nothing changed since. It does not prove that the model is
 good, and it protects nothing on a board whose attacker can change the trusted keys or this program.
@@ -63,7 +63,9 @@ def read_keys(path: Path) -> frozenset[str]:
         files = sorted(path.glob("*.pub")) if path.is_dir() else [path]
         texts = [file.read_text(encoding="ascii")[:MAX_BYTES] for file in files]
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: cannot read the trusted keys ({getattr(error, 'strerror', None) or error})") from error
+        raise ModelError(
+            f"{path}: cannot read the trusted keys ({getattr(error, 'strerror', None) or error})"
+        ) from error
     words = [line.partition("#")[0].strip().lower() for text in texts for line in text.splitlines()]
     keys = frozenset(word for word in words if word)
     for key in keys:
