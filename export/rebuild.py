@@ -172,9 +172,8 @@ class Rebuilt(nn.Module):
         graph = model.graph
         missing = sorted({node.op_type for node in graph.node} - set(OPERATORS) - {"Constant"})
         if missing:
-            raise ExportError(
-                f"no TFLite conversion for the operator(s) {', '.join(missing)}; known are {', '.join(sorted(OPERATORS))}"
-            )
+            names, known = ", ".join(missing), ", ".join(sorted(OPERATORS))
+            raise ExportError(f"no TFLite conversion for the operator(s) {names}; known are {known}")
         self._constants: dict[str, torch.Tensor] = {}
         self._slots: dict[str, str] = {}
         for tensor in graph.initializer:

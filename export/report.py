@@ -55,6 +55,8 @@ def as_markdown(report: dict[str, Any]) -> bytes:
     figures = ("argmax_agreement", "kl_mean", "kl_max", "max_logit_error", "balanced_accuracy_source",
                "balanced_accuracy_exported", "melanoma_recall_source", "melanoma_recall_exported")  # fmt: skip
     views = r["views"]
+    half = " (every second one purified)" if r["calibration"]["purified"] else ""
+    calibration = f"{r['calibration']['n']} images{half}" if r["calibration"]["n"] else "none needed"
     lines = [
         f"# {r['file']}",
         "",
@@ -77,9 +79,7 @@ def as_markdown(report: dict[str, Any]) -> bytes:
         f"- Audit: {r['audit_line']}.",
         f"- Gates: {', '.join(f'{k} {v:g}' for k, v in r['gates'].items())}; all kept.",
         f"- Preprocessing: {r['preprocessing']}.",
-        f"- Calibration: {r['calibration']['n']} images{' (every second one purified)' if r['calibration']['purified'] else ''}."
-        if r["calibration"]["n"]
-        else "- Calibration: none needed.",
+        f"- Calibration: {calibration}.",
         f"- Thresholds: {r['thresholds']}.",
     ]
     if r["note"]:

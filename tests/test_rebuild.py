@@ -112,8 +112,12 @@ def test_operators_on_rows(case):
 
 
 def test_concat_and_squeeze():
-    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Concat", ["r", "x"], ["c"], axis=1),
-             helper.make_node("GlobalAveragePool", ["c"], ["p"]), helper.make_node("Squeeze", ["p", "c0"], ["y"])]  # fmt: skip
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Concat", ["r", "x"], ["c"], axis=1),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+        helper.make_node("Squeeze", ["p", "c0"], ["y"]),
+    ]
     ours, theirs = both(graph_of(nodes, [np.int64([2, 3])]))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 

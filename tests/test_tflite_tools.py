@@ -35,11 +35,21 @@ def weights(tmp_path_factory) -> Path:
 def convert(weights: Path, folder: Path, formats: str, *more: str) -> int:
     tiny_networks.write_pictures(folder / "pictures", 16)
     images = folder / "pictures"
-    return main(["convert", "tiny_networks:make", "--weights", str(weights), "--input-size", "32", "--labels",
-                 ",".join(tiny_networks.LABELS), "--malignant", "dark", "--mean", ",".join(map(str, tiny_networks.MEAN)),
-                 "--std", ",".join(map(str, tiny_networks.STD)), "--calibration", str(images / "images"),
-                 "--verify-labels", str(images / "truth.csv"), "--format", formats, "--out", str(folder / "out"),
-                 "--min-images", "12", *more])  # fmt: skip
+    names = {
+        "--weights": weights,
+        "--input-size": 32,
+        "--labels": ",".join(tiny_networks.LABELS),
+        "--malignant": "dark",
+        "--mean": ",".join(map(str, tiny_networks.MEAN)),
+        "--std": ",".join(map(str, tiny_networks.STD)),
+        "--calibration": images / "images",
+        "--verify-labels": images / "truth.csv",
+        "--format": formats,
+        "--out": folder / "out",
+        "--min-images": 12,
+    }
+    options = [str(part) for pair in names.items() for part in pair]
+    return main(["convert", "tiny_networks:make", *options, *more])
 
 
 def test_the_environment_is_looked_for_in_order(tmp_path, monkeypatch):
