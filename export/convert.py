@@ -67,8 +67,9 @@ class Request:
         How many judge at most.
     purify : {'off', 'on', 'both'}
         Views to judge by; unless it is 'off', every second calibration image is purified too.
-    float_first : int
-        Convolutions at the start that an ONNX int8 file keeps in float.
+    float_first : int, optional
+        Convolutions at the start that an ONNX int8 file keeps in float: three, or none where the checkpoint
+        brings ranges that its weights were fitted to.
     weight_scale : {'minmax', 'octav'}
         How a TFLite int8 file scales its weights.
     refer_at, retake_at : float, optional
@@ -87,7 +88,7 @@ class Request:
     max_images: int | None = None
     purify: str = "both"
     seed: int = 0
-    float_first: int = FLOAT_FIRST_CONVOLUTIONS
+    float_first: int | None = None
     weight_scale: str = "minmax"
     tflite_env: Path | None = None
     refer_at: float | None = None
@@ -171,6 +172,12 @@ class Conversion:
         raw = self._decode(pictures)
         return Judged(pictures, {"raw": raw, "purified": purified(raw, pictures.paths, request.seed)}, {})
 
+    def _float_first(self, target: Format) -> int:
+        if "float_first" not in target.arguments:
+            return 0
+        default = FLOAT_FIRST_CONVOLUTIONS if self.source.ranges is None else 0
+        return default if self.request.float_first is None else self.request.float_first
+
     def _feeds(self, draft: Manifest, target: Format) -> Iterator[np.ndarray]:
         dtype = np.uint8 if target.input == "uint8" else np.float32
         return (to_input(image, draft, dtype) for image in self.calibration_pixels)
@@ -185,7 +192,12 @@ class Conversion:
             from export import tflite
 
             pixels = self.calibration_pixels if target.precision == "int8" else None
-            return tflite.convert(core, pixels, request.weight_scale, request.tflite_env)
+            ranges = self.source.ranges if pixels is not None else None
+            if pixels is not None and ranges is not None:
+                if request.weight_scale != "minmax":
+                    raise ExportError("--weight-scale octav does not keep the grid that this checkpoint was fitted to")
+                pixels = np.stack([np.full_like(pixels[0], value) for value in (0, 255)])  # only the input is left
+            return tflite.convert(core, pixels, request.weight_scale, request.tflite_env, ranges)
         versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
         if target.precision == "fp16":
             return graphs.to_fp16(core).SerializeToString(), versions
@@ -200,7 +212,8 @@ class Conversion:
                 quantised,
                 self._feeds(draft, target),
                 symmetric=target.symmetric,
-                float_first=request.float_first,
+                float_first=self._float_first(target),
+                ranges=self.source.ranges,
             )
             return graphs.standard_only(onnx.load(quantised)).SerializeToString(), versions
 
@@ -256,7 +269,7 @@ class Conversion:
         self.say(f"{target.name}: converting")
         content, versions = self._make(target, draft)
         found = audit.audit(content, target.suffix)
-        audit.check(found, target, self.request.float_first if "float_first" in target.arguments else 0)
+        audit.check(found, target, self._float_first(target))
         self.say(f"{target.name}: {audit.as_line(found)}")
         classifier = open_bytes(content, draft, target)
         figures = {

@@ -10,7 +10,7 @@ import hashlib
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from export.dataset import MALIGNANT, SIDE, LabelledImages, iter_images, read_sp
 from export.errors import ExportError
 from export.evaluate import open_any, predict_all, purifier_seed
 from export.metrics import balanced_accuracy, threshold_for_sensitivity
+from export.ranges import onnx_overrides
 
 OPSET = 17
 CALIBRATION_IMAGES = 400
@@ -43,7 +44,7 @@ TRAINING_DATA = (
 LICENCE = "CC BY-NC-SA 4.0 (weights trained on HAM10000: attribution, non-commercial, share alike)"
 
 
-TENSORRT_STYLE = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+TENSORRT_STYLE: dict[str, Any] = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
 
 
 def _export_float(checkpoint: Path, target: Path) -> None:
@@ -97,6 +98,7 @@ def quantise_onnx(
     *,
     symmetric: bool = False,
     float_first: int = FLOAT_FIRST_CONVOLUTIONS,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
     """Post-training int8 quantisation (QDQ, weights per channel) of a float ONNX file.
 
@@ -110,6 +112,8 @@ def quantise_onnx(
         All zero points 0 and activations int8, as TensorRT needs; otherwise activations are uint8.
     float_first : int
         How many convolutions at the start stay in float.
+    ranges : mapping of str to (float, float), optional
+        Activation ranges by module (see :mod:`export.ranges`); they take the place of those seen on ``feeds``.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -124,7 +128,11 @@ def quantise_onnx(
 
     prepared = source.with_suffix(".prepared.onnx")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-    convolutions = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
+    model = onnx.load(prepared)
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    extra = dict(TENSORRT_STYLE) if symmetric else {}
+    if ranges is not None:
+        extra["TensorQuantOverrides"] = onnx_overrides(model, ranges)
     quantize_static(
         str(prepared),
         str(target),
@@ -134,7 +142,7 @@ def quantise_onnx(
         activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         nodes_to_exclude=convolutions[:float_first],
-        extra_options=TENSORRT_STYLE if symmetric else {},
+        extra_options=extra,
     )
 
 

@@ -45,6 +45,8 @@ class SourceOptions:
     ----------
     weights : Path, optional
         State dict or safetensors of a factory's network.
+    reference : Path, optional
+        Checkpoint of the float network that one with ranges was fitted to; parity is measured against it.
     labels : dict of str to str, optional
         Short label to full name, in the order of the outputs.
     malignant : tuple of str, optional
@@ -62,6 +64,7 @@ class SourceOptions:
     """
 
     weights: Path | None = None
+    reference: Path | None = None
     labels: dict[str, str] | None = None
     malignant: tuple[str, ...] | None = None
     input_size: tuple[int, int] | None = None
@@ -95,6 +98,8 @@ class Source:
     training_data: str
     training_command: str
     licence: str
+    ranges: dict[str, tuple[float, float]] | None = None
+    """Activation ranges by module, of a checkpoint that brings them along; see :mod:`export.ranges`."""
 
 
 def read_label_names(text: str) -> dict[str, str]:
@@ -205,6 +210,9 @@ def _training_command(content: dict[str, Any]) -> str:
     origin = str(content.get("init", "imagenet"))
     start = "" if origin == "imagenet" else f" (--init: checkpoint with SHA-256 {origin})"
     labels = content.get("label_hash", "unknown")
+    planned, done = content.get("options", {}).get("steps"), content.get("step")
+    if planned != done:
+        start += f" (stopped after step {done})"
     return shlex.join(["python", "-m", "export", "train", *options]) + f"{start} (labels.csv: SHA-256 {labels})"
 
 
@@ -216,6 +224,10 @@ def _from_checkpoint(path: Path, options: SourceOptions) -> Source:
     if not path.is_file():
         raise ExportError(f"{path}: no such model; name a checkpoint, an .onnx file or package.module:factory")
     network, content = network_from_checkpoint(path)
+    ranges = content.get("ranges")
+    if ranges is not None and options.reference is None:
+        raise ExportError(f"{path}: was fitted to a float network; name that one's checkpoint with --reference")
+    judge = network if options.reference is None else network_from_checkpoint(options.reference)[0]
     stored = {label: CLASSES.get(label, label) for label in content["labels"]}
     labels, malignant = _labels(options, stored)
     size = options.input_size or (SIDE, SIDE)
@@ -225,7 +237,7 @@ def _from_checkpoint(path: Path, options: SourceOptions) -> Source:
         kind=f"checkpoint of {network.arch}",
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         core=core,
-        predict=_torch_predict(network, "NCHW", (0.0,), (1.0,)),
+        predict=_torch_predict(judge, "NCHW", (0.0,), (1.0,)),
         labels=labels,
         malignant=malignant,
         height=size[0],
@@ -237,6 +249,7 @@ def _from_checkpoint(path: Path, options: SourceOptions) -> Source:
         training_data=options.training_data or (HAM_TRAINING_DATA if stored == CLASSES else UNKNOWN),
         training_command=options.training_command or _training_command(content),
         licence=options.licence or (HAM_LICENCE if stored == CLASSES else UNKNOWN),
+        ranges=None if ranges is None else {name: (float(low), float(high)) for name, (low, high) in ranges.items()},
     )
 
 

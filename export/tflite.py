@@ -12,12 +12,14 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from export.errors import ExportError
+from export.ranges import Range, in_order
 
 if TYPE_CHECKING:
     import onnx
@@ -73,7 +75,11 @@ def setup(folder: Path) -> None:
 
 
 def convert(
-    core: onnx.ModelProto, pixels: np.ndarray | None, weight_scale: str, folder: Path | None
+    core: onnx.ModelProto,
+    pixels: np.ndarray | None,
+    weight_scale: str,
+    folder: Path | None,
+    ranges: Mapping[str, Range] | None = None,
 ) -> tuple[bytes, dict[str, str]]:
     """A TFLite file of the core, and the versions of the tools that made it.
 
@@ -87,6 +93,8 @@ def convert(
         How the scale of the weights is chosen.
     folder : Path, optional
         The tool environment.
+    ranges : mapping of str to (float, float), optional
+        Activation ranges by module, in place of those seen on ``pixels``; see :mod:`export.ranges`.
 
     Raises
     ------
@@ -102,8 +110,14 @@ def convert(
             images = str(Path(scratch) / "pixels.npy")
             np.save(images, pixels)
         job = Path(scratch) / "job.json"
-        names = {"program": str(program), "target": str(target), "pixels": images, "weights": weight_scale.upper()}
-        job.write_text(json.dumps(names), encoding="utf-8")
+        content = {
+            "program": str(program),
+            "target": str(target),
+            "pixels": images,
+            "weights": weight_scale.upper(),
+            "ranges": None if ranges is None else in_order(core, ranges),
+        }
+        job.write_text(json.dumps(content), encoding="utf-8")
         answer = ask(python, job)
         return target.read_bytes(), answer["versions"]
 

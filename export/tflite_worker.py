@@ -5,7 +5,8 @@ line of standard output: ``{"versions": {...}, "bytes": n}`` or ``{"error": "...
 
 The job has ``program`` (a ``torch.export`` file of the float network, NHWC pixels 0..255 to logits),
 ``target`` (the ``.tflite`` to write), ``pixels`` (``.npy`` of uint8 calibration images ``(n, h, w, 3)``, or
-null for a float model) and ``weights`` (``MINMAX`` or ``OCTAV``: how weights are scaled).
+null for a float model), ``weights`` (``MINMAX`` or ``OCTAV``: how weights are scaled) and ``ranges`` (null, or a
+list of ``[kind, low, high]`` in the order of execution, which take the place of what calibration saw).
 """
 
 from __future__ import annotations
@@ -32,7 +33,32 @@ def to_float(program: Path, target: Path) -> None:
     litert_torch.convert(exported.module(), example).export(str(target))
 
 
-def to_int8(floating: Path, target: Path, pixels: Path, weights: str) -> None:
+def set_ranges(seen: dict[str, Any], floating: Path, ranges: list[tuple[str, float, float]]) -> None:
+    """Put the given ranges over those of the operators' outputs; ValueError unless kinds and order fit."""
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
+
+    kinds = {"CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "ADD": "add", "MEAN": "mean", "FULLY_CONNECTED": "linear"}
+    codes = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    model = schema.ModelT.InitFromPackedBuf(floating.read_bytes(), 0)
+    graph, outputs = model.subgraphs[0], []
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        name = codes[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        if name in kinds:
+            outputs.append((kinds[name], graph.tensors[operator.outputs[0]].name.decode()))
+    if [kind for kind, _ in outputs] != [kind for kind, _, _ in ranges]:
+        raise ValueError(f"{len(ranges)} ranges do not fit the {len(outputs)} operators of the TFLite graph")
+    for (_, tensor), (_, low, high) in zip(outputs, ranges, strict=True):
+        seen[tensor] = {
+            "min": np.full_like(seen[tensor]["min"], min(low, 0.0)),
+            "max": np.full_like(seen[tensor]["max"], max(high, 0.0)),
+        }
+
+
+def to_int8(
+    floating: Path, target: Path, pixels: Path, weights: str, ranges: list[tuple[str, float, float]] | None
+) -> None:
     """Quantise weights, activations, input and output of a float TFLite file to int8."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
@@ -58,7 +84,10 @@ def to_int8(floating: Path, target: Path, pixels: Path, weights: str) -> None:
     # The tool's own running mean forgets the early images and clips; plain extremes do not.
     observer = calibrator.Calibrator(str(floating), num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     observer.calibrate({signature: Samples()}, manager)
-    result = quantizer.Quantizer(str(floating), rules).quantize(observer.get_model_qsvs())
+    seen = observer.get_model_qsvs()
+    if ranges is not None:
+        set_ranges(seen, floating, ranges)
+    result = quantizer.Quantizer(str(floating), rules).quantize(seen)
     target.write_bytes(bytes(result.quantized_model))
 
 
@@ -72,7 +101,7 @@ def main(job_file: str) -> dict[str, Any]:
         if job["pixels"] is None:
             target.write_bytes(floating.read_bytes())
         else:
-            to_int8(floating, target, Path(job["pixels"]), job["weights"])
+            to_int8(floating, target, Path(job["pixels"]), job["weights"], job["ranges"])
     return {"versions": {name: version(name) for name in PACKAGES}, "bytes": target.stat().st_size}
 
 
