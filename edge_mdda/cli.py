@@ -243,7 +243,10 @@ def _save_purified(folder: Path, result: Screening) -> None:
 def _open_screener(args: argparse.Namespace) -> Screener:
     from edge_mdda.screening import Screener
 
-    return Screener(args.model, args.runtime, args.purify, args.preset, args.threads, args.limits, args.provider)
+    screener = Screener(args.model, args.runtime, args.purify, args.preset, args.threads, args.limits, args.provider)
+    if args.provider != "cpu" and not args.json:  # JSON has it in every line
+        print(f"edge-mdda: the model runs on {screener.classifier.runtime}", file=sys.stderr)
+    return screener
 
 
 def _print_result(result: Screening, screener: Screener, as_json: bool) -> None:

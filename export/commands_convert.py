@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shlex
 import sys
@@ -195,11 +196,14 @@ def _convert(args: argparse.Namespace) -> int:
     from export.report import plain
     from export.sources import SourceOptions, open_source, read_label_names
 
-    for f in formats:
-        if f.is_tflite:  # now, not after minutes of work
-            from export import tflite
+    if args.out.exists() and not args.out.is_dir():  # now, not after minutes of work
+        raise EdgeMddaError(f"{args.out}: is a file; name a folder with --out")
+    if any(f.is_tflite for f in formats):
+        from export import tflite
 
-            tflite.interpreter(tflite.environment(args.tflite_env))
+        if importlib.util.find_spec("ai_edge_litert") is None:
+            raise EdgeMddaError("no TFLite runtime to verify with; run: pip install ai-edge-litert")
+        tflite.interpreter(tflite.environment(args.tflite_env))
     options = SourceOptions(
         labels=read_label_names(args.labels) if args.labels else None,
         malignant=tuple(args.malignant.split(",")) if args.malignant else None,

@@ -18,6 +18,7 @@ import numpy as np
 from edge_mdda import __version__
 from edge_mdda.classifier import Classifier, Manifest
 from edge_mdda.classifier.manifest import EMBEDDED_KEY, embedded_text, manifest_path
+from edge_mdda.classifier.signature import signature_path
 from edge_mdda.classifier.tensors import to_input
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.files import replace_file
@@ -358,6 +359,7 @@ class Conversion:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / manifest.file
         written = beside | {manifest_path(target).name: manifest.to_json().encode(), manifest.file: content}
+        signature_path(target).unlink(missing_ok=True)  # of an older file of that name
         for name, data in written.items():
             replace_file(str(folder / name), data)
         self.say(str(target))

@@ -93,6 +93,13 @@ def test_wrong_arguments_are_one_line(model, more, cause, weights, pictures, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_is_a_file_is_refused_at_once(weights, pictures, tmp_path, capsys):
+    (tmp_path / "out").write_text("mine")
+    assert factory_call(weights, pictures, tmp_path / "out", "onnx-fp32") == 1
+    assert "is a file; name a folder with --out" in one_line(capsys)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_calibration_pictures_that_are_missing_empty_few_or_damaged(weights, pictures, tmp_path, capsys):
     def refused(folder: Path, cause: str) -> None:
         assert call("convert", "tiny_networks:make", "--weights", weights, "--input-size", 32, *LABELS, *EASY,

@@ -82,6 +82,11 @@ def test_the_command_line_takes_a_provider():
     good = subprocess.run([*command, "auto"], capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
     assert good.returncode == 0
     assert "ExecutionProvider" in good.stdout
+    assert good.stderr == ""
+    command.remove("--json")
+    text = subprocess.run([*command, "auto"], capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
+    assert text.stderr.startswith(f"edge-mdda: the model runs on onnxruntime {onnxruntime.__version__} ")
+    command.insert(-1, "--json")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         bad = subprocess.run([*command, "cuda"], capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
         assert bad.returncode == 1

@@ -198,6 +198,20 @@ def test_a_set_of_keys_that_cannot_be_read_trusts_nobody(content, model, tmp_pat
         open_classifier(model)
 
 
+def test_a_configuration_that_cannot_be_looked_into_is_no_absent_one(model, tmp_path, monkeypatch):
+    """A broken link and a loop stand for a folder that its owner locked; root can open that."""
+    folder = tmp_path / "config" / "edge-mdda"
+    folder.mkdir(parents=True)
+    (folder / "trusted-keys").symlink_to(tmp_path / "gone")
+    with pytest.raises(ModelError, match="cannot read the trusted keys"):
+        open_classifier(model)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(loop))
+    with pytest.raises(ModelError, match="cannot read the trusted keys"):
+        open_classifier(model)
+
+
 def test_without_pynacl_nothing_is_trusted(model, public, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(public))
     monkeypatch.setitem(sys.modules, "nacl.signing", None)

@@ -90,9 +90,14 @@ def trusted_keys(chosen: Path | None = None) -> frozenset[str]:
             raise ModelError(f"{VARIABLE} is set but empty; name a file of keys or unset it")
         return frozenset().union(*(read_keys(path) for path in paths))
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    for folder in (Path(home) / "edge-mdda", Path("/etc/edge-mdda")):
-        if os.path.lexists(folder / "trusted-keys"):
-            return read_keys(folder / "trusted-keys")
+    for path in (Path(home) / "edge-mdda" / "trusted-keys", Path("/etc/edge-mdda/trusted-keys")):
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            pass  # it may be there: reading it says why it cannot be read
+        return read_keys(path)
     return frozenset()
 
 
