@@ -55,6 +55,12 @@ def test_a_provider_that_fell_back_is_an_error_unless_auto():
     assert providers.loaded("cuda", ALL[1:]) == "CUDAExecutionProvider"
 
 
+def test_the_dynamic_linkers_words_are_passed_on(tmp_path):
+    (tmp_path / "libonnxruntime_providers_shared.so").write_bytes(b"no library")
+    with pytest.raises(ModelError, match=r"fell back to CPUExecutionProvider \(.*libonnxruntime_providers_shared.*\);"):
+        providers.loaded("cuda", ALL[2:], tmp_path)
+
+
 def test_the_built_in_model_says_what_runs_it():
     automatic, plain = open_classifier(provider="auto"), open_classifier(provider="cpu")
     assert plain.runtime == f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from pathlib import Path
+
 import numpy as np
 
 from edge_mdda.classifier import providers
@@ -10,7 +14,7 @@ from edge_mdda.classifier.tensors import check_batch, to_input, to_probabilities
 from edge_mdda.errors import ModelError
 
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
-ERRORS_ONLY = 3  # ONNX Runtime's log severity
+ERRORS_ONLY, FATAL_ONLY = 3, 4  # ONNX Runtime's log severities
 
 
 class OnnxClassifier:
@@ -31,8 +35,11 @@ class OnnxClassifier:
         # exact ones there. Arm and newer x86 processors are exact anyway and ignore it.
         options.add_session_config_entry("session.x64quantprecision", "1")
         chosen = providers.wanted(provider, onnxruntime.get_available_providers(), manifest)
+        if provider != "cpu":  # what did not load is said below, in one line
+            onnxruntime.set_default_logger_severity(FATAL_ONLY)
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=chosen)
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints there when it falls back
+                self._session = onnxruntime.InferenceSession(content, options, providers=chosen)
         except Exception as error:  # onnxruntime raises types of its own, all below Exception
             cause = str(error).splitlines()[0][:200]
             raise ModelError(f"{manifest.file}: ONNX Runtime cannot open the model ({cause})") from error
@@ -41,7 +48,8 @@ class OnnxClassifier:
             raise ModelError(f"{manifest.file}: expected one uint8 or float image input and one output")
         self._input, self._dtype = inputs[0].name, DTYPES[inputs[0].type]
         self.manifest = manifest
-        first = providers.loaded(provider, self._session.get_providers())
+        libraries = Path(onnxruntime.__file__).parent / "capi"
+        first = providers.loaded(provider, self._session.get_providers(), libraries)
         self.runtime = f"onnxruntime {onnxruntime.__version__} {first}"
 
     def predict(self, batch: np.ndarray) -> np.ndarray:

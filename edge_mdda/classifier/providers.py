@@ -6,6 +6,7 @@ session is then made without it and only logs a warning. So the session is asked
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,26 @@ def wanted(provider: str, available: list[str], manifest: Manifest) -> list[Any]
     return chosen
 
 
-def loaded(provider: str, session_providers: list[str]) -> str:
-    """The provider that really loaded first; ModelError when it is not the one asked for by name."""
+def missing_library(provider: str, folder: Path) -> str:
+    """What keeps a provider's library in ``folder`` from loading, in the dynamic linker's words; empty if nothing."""
+    try:
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / f"libonnxruntime_providers_{provider}.so"))
+    except OSError as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def loaded(provider: str, session_providers: list[str], libraries: Path | None = None) -> str:
+    """The provider that really loaded first; ModelError when it is not the one asked for by name.
+
+    ``libraries`` is the folder of ONNX Runtime's own libraries, where the cause is looked for.
+    """
     first = session_providers[0]
     if provider != "auto" and first != NAMES[provider]:
+        cause = missing_library(provider, libraries) if libraries else ""
         raise ModelError(
-            f"provider '{provider}' did not load, ONNX Runtime fell back to {first};"
+            f"provider '{provider}' did not load, ONNX Runtime fell back to {first}{f' ({cause})' if cause else ''};"
             f" it takes {NEEDS.get(provider, 'onnxruntime')}, and its libraries in LD_LIBRARY_PATH"
         )
     return first
