@@ -85,7 +85,7 @@ def compare(
         Class indices ``(n,)``; without them the label figures are None.
     """
     p, q = (np.maximum(np.asarray(rows, np.float64), TINY) for rows in (source, exported))
-    divergence = (p * np.log(p / q)).sum(axis=1)
+    divergence = np.maximum((p * np.log(p / q)).sum(axis=1), 0.0)  # rounding of float32 sums can leave -1e-10
     figures: dict[str, float | None] = {
         "argmax_agreement": float((p.argmax(1) == q.argmax(1)).mean()),
         "kl_mean": float(divergence.mean()),
