@@ -69,8 +69,8 @@ class Request:
     purify : {'off', 'on', 'both'}
         Views to judge by; unless it is 'off', every second calibration image is purified too.
     float_first : int, optional
-        Convolutions at the start that an ONNX int8 file keeps in float: three, or none where the checkpoint
-        brings ranges that its weights were fitted to.
+        Convolutions at the start that an ONNX int8 file keeps in float: three, or as many as a checkpoint
+        wants that brings ranges along.
     weight_scale : {'minmax', 'octav'}
         How a TFLite int8 file scales its weights.
     refer_at, retake_at : float, optional
@@ -174,10 +174,10 @@ class Conversion:
         return Judged(pictures, {"raw": raw, "purified": purified(raw, pictures.paths, request.seed)}, {})
 
     def _float_first(self, target: Format) -> int:
-        if "float_first" not in target.arguments:
+        if target.precision != "int8" or (target.is_tflite and self.source.ranges is None):
             return 0
-        default = FLOAT_FIRST_CONVOLUTIONS if self.source.ranges is None else 0
-        return default if self.request.float_first is None else self.request.float_first
+        default = FLOAT_FIRST_CONVOLUTIONS if self.source.ranges is None else self.source.float_layers
+        return default if self.request.float_first is None or target.is_tflite else self.request.float_first
 
     def _feeds(self, draft: Manifest, target: Format) -> Iterator[np.ndarray]:
         dtype = np.uint8 if target.input == "uint8" else np.float32
@@ -198,7 +198,9 @@ class Conversion:
                 if request.weight_scale != "minmax":
                     raise ExportError("--weight-scale octav does not keep the grid that this checkpoint was fitted to")
                 pixels = np.stack([np.full_like(pixels[0], value) for value in (0, 255)])  # only the input is left
-            return tflite.convert(core, pixels, request.weight_scale, request.tflite_env, ranges)
+            return tflite.convert(
+                core, pixels, request.weight_scale, request.tflite_env, ranges, self._float_first(target)
+            )
         versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
         if target.precision == "fp16":
             return graphs.to_fp16(core).SerializeToString(), versions
@@ -220,7 +222,8 @@ class Conversion:
 
     def _draft(self, target: Format) -> Manifest:
         source, request = self.source, self.request
-        where = "the runtime quantises the pixels; " if target.input == "int8" else ""
+        takes = "float32" if target.is_tflite and self._float_first(target) else target.input
+        where = "the runtime quantises the pixels; " if takes == "int8" else ""
         return Manifest(
             name=f"{source.name}-{target.name}",
             version=__version__,
@@ -242,7 +245,7 @@ class Conversion:
             licence=source.licence,
             notes="A referral aid, never a diagnosis.",
             target=target.name,
-            preprocessing=f"input {target.input} {target.layout}, RGB 0..255; {where}{source.preprocessing}",
+            preprocessing=f"input {takes} {target.layout}, RGB 0..255; {where}{source.preprocessing}",
             calibration_sha256=self.calibration_sha256 if target.precision == "int8" else "",
             training_command=source.training_command,
         )
@@ -282,6 +285,8 @@ class Conversion:
             )
             for view, images in self.judged.views.items()
         }
+        for view, values in figures.items():
+            self.say(f"{target.name}, {view}: {parity.as_line(values)}")
         limits = self.request.gates.of(target)
         causes = [c for view, values in figures.items() for c in parity.failures(values, len(content), limits, view)]
         if causes:

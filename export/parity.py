@@ -103,6 +103,19 @@ def compare(
     return figures
 
 
+def as_line(figures: dict[str, float | None]) -> str:
+    """The figures of one view in a few words."""
+    line = (
+        f"agreement {figures['argmax_agreement']:.4f}, mean KL {figures['kl_mean']:.5f},"
+        f" largest logit error {figures['max_logit_error']:.3f}"
+    )
+    for name in ("balanced_accuracy", "melanoma_recall"):
+        before, after = figures[f"{name}_source"], figures[f"{name}_exported"]
+        if before is not None:
+            line += f", {name.replace('_', ' ')} {before:.4f} -> {after:.4f}"
+    return line
+
+
 def failures(figures: dict[str, Any], size: int, limits: dict[str, float], view: str) -> list[str]:
     """Every limit that is not kept, in words."""
 

@@ -133,6 +133,8 @@ def quantise_onnx(
     extra = dict(TENSORRT_STYLE) if symmetric else {}
     if ranges is not None:
         extra["TensorQuantOverrides"] = onnx_overrides(model, ranges)
+        # Logits in float: 256 levels would make the best two classes equal now and then.
+        extra["OpTypesToExcludeOutputQuantization"] = ["Gemm"]
     quantize_static(
         str(prepared),
         str(target),

@@ -37,7 +37,7 @@ def _modules(model: onnx.ModelProto) -> list[tuple[str, str, str]]:
 
 def _checked(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> list[tuple[str, str, str]]:
     found = _modules(model)
-    unmatched = sorted({module for _, module, _ in found} ^ set(ranges))
+    unmatched = sorted(set(ranges) - {module for _, module, _ in found})
     if unmatched:
         raise ExportError(f"the checkpoint's ranges do not fit its graph ({', '.join(unmatched[:3])})")
     return found
@@ -48,13 +48,13 @@ def onnx_overrides(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[
     return {
         tensor: [{"rmin": np.float32(ranges[module][0]), "rmax": np.float32(ranges[module][1])}]
         for _, module, tensor in _checked(model, ranges)
+        if module in ranges
     }
 
 
-def in_order(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> list[tuple[str, float, float]]:
-    """``(kind, low, high)`` as the graph meets them, without the input, for the TFLite worker."""
-    return [
-        (kind, float(ranges[module][0]), float(ranges[module][1]))
-        for kind, module, _ in _checked(model, ranges)
-        if kind != "input"
-    ]
+def in_order(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> list[tuple[str, Range | None]]:
+    """Kind and range of every node as the graph meets them, without the input, for the TFLite worker.
+
+    What only layers in float read has no range.
+    """
+    return [(kind, ranges.get(module)) for kind, module, _ in _checked(model, ranges) if kind != "input"]

@@ -100,6 +100,8 @@ class Source:
     licence: str
     ranges: dict[str, tuple[float, float]] | None = None
     """Activation ranges by module, of a checkpoint that brings them along; see :mod:`export.ranges`."""
+    float_layers: int = 0
+    """How many of the first convolutions such a checkpoint wants left in float."""
 
 
 def read_label_names(text: str) -> dict[str, str]:
@@ -250,6 +252,7 @@ def _from_checkpoint(path: Path, options: SourceOptions) -> Source:
         training_command=options.training_command or _training_command(content),
         licence=options.licence or (HAM_LICENCE if stored == CLASSES else UNKNOWN),
         ranges=None if ranges is None else {name: (float(low), float(high)) for name, (low, high) in ranges.items()},
+        float_layers=len(content.get("float_layers", [])),
     )
 
 

@@ -80,6 +80,7 @@ def convert(
     weight_scale: str,
     folder: Path | None,
     ranges: Mapping[str, Range] | None = None,
+    float_first: int = 0,
 ) -> tuple[bytes, dict[str, str]]:
     """A TFLite file of the core, and the versions of the tools that made it.
 
@@ -95,6 +96,8 @@ def convert(
         The tool environment.
     ranges : mapping of str to (float, float), optional
         Activation ranges by module, in place of those seen on ``pixels``; see :mod:`export.ranges`.
+    float_first : int
+        Convolutions at the start that stay in float, and input and output with them.
 
     Raises
     ------
@@ -116,6 +119,7 @@ def convert(
             "pixels": images,
             "weights": weight_scale.upper(),
             "ranges": None if ranges is None else in_order(core, ranges),
+            "float_first": float_first,
         }
         job.write_text(json.dumps(content), encoding="utf-8")
         answer = ask(python, job)

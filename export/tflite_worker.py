@@ -5,14 +5,16 @@ line of standard output: ``{"versions": {...}, "bytes": n}`` or ``{"error": "...
 
 The job has ``program`` (a ``torch.export`` file of the float network, NHWC pixels 0..255 to logits),
 ``target`` (the ``.tflite`` to write), ``pixels`` (``.npy`` of uint8 calibration images ``(n, h, w, 3)``, or
-null for a float model), ``weights`` (``MINMAX`` or ``OCTAV``: how weights are scaled) and ``ranges`` (null, or a
-list of ``[kind, low, high]`` in the order of execution, which take the place of what calibration saw).
+null for a float model), ``weights`` (``MINMAX`` or ``OCTAV``: how weights are scaled), ``ranges`` (null, or a
+list of ``[kind, [low, high] or null]`` in the order of execution, which take the place of what calibration saw)
+and ``float_first`` (convolutions at the start that stay in float, and input and output with them).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -33,32 +35,49 @@ def to_float(program: Path, target: Path) -> None:
     litert_torch.convert(exported.module(), example).export(str(target))
 
 
-def set_ranges(seen: dict[str, Any], floating: Path, ranges: list[tuple[str, float, float]]) -> None:
-    """Put the given ranges over those of the operators' outputs; ValueError unless kinds and order fit."""
-    import numpy as np
+KINDS = {"CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "ADD": "add", "MEAN": "mean", "FULLY_CONNECTED": "linear"}
+Ranges = list[tuple[str, tuple[float, float] | None]]
+
+
+def outputs_of(floating: Path) -> list[tuple[str | None, str]]:
+    """Kind, where it has one, and output tensor of every operator, in the order of execution."""
     from ai_edge_litert import schema_py_generated as schema
 
-    kinds = {"CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "ADD": "add", "MEAN": "mean", "FULLY_CONNECTED": "linear"}
     codes = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
     model = schema.ModelT.InitFromPackedBuf(floating.read_bytes(), 0)
-    graph, outputs = model.subgraphs[0], []
+    graph, found = model.subgraphs[0], []
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
         name = codes[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        if name in kinds:
-            outputs.append((kinds[name], graph.tensors[operator.outputs[0]].name.decode()))
-    if [kind for kind, _ in outputs] != [kind for kind, _, _ in ranges]:
+        found.append((KINDS.get(name), graph.tensors[operator.outputs[0]].name.decode()))
+    return found
+
+
+def set_ranges(seen: dict[str, Any], floating: Path, ranges: Ranges) -> None:
+    """Put the given ranges over those of the operators' outputs; ValueError unless kinds and order fit."""
+    import numpy as np
+
+    outputs = [(kind, tensor) for kind, tensor in outputs_of(floating) if kind]
+    if [kind for kind, _ in outputs] != [kind for kind, _ in ranges]:
         raise ValueError(f"{len(ranges)} ranges do not fit the {len(outputs)} operators of the TFLite graph")
-    for (_, tensor), (_, low, high) in zip(outputs, ranges, strict=True):
-        seen[tensor] = {
-            "min": np.full_like(seen[tensor]["min"], min(low, 0.0)),
-            "max": np.full_like(seen[tensor]["max"], max(high, 0.0)),
-        }
+    for (_, tensor), (_, bounds) in zip(outputs, ranges, strict=True):
+        if bounds is not None:
+            shape = np.asarray(seen.get(tensor, {"min": np.zeros((1, 1, 1, 1))})["min"])
+            low, high = (np.full(shape.shape, value, np.float32) for value in (min(bounds[0], 0), max(bounds[1], 0)))
+            seen[tensor] = {"min": low, "max": high}
 
 
-def to_int8(
-    floating: Path, target: Path, pixels: Path, weights: str, ranges: list[tuple[str, float, float]] | None
-) -> None:
+def leave_float(manager: Any, floating: Path, count: int) -> None:
+    """Quantise neither the first ``count`` convolutions and what lies before them, nor input and output."""
+    outputs = outputs_of(floating)
+    last = [n for n, (kind, _) in enumerate(outputs) if kind == "conv"][count - 1]
+    for _, tensor in outputs[: last + 1]:
+        manager.add_quantization_config("^" + re.escape(tensor), "*", algorithm_key="no_quantize")
+    for end in ("INPUT", "OUTPUT"):
+        manager.add_quantization_config(".*", end, algorithm_key="no_quantize")
+
+
+def to_int8(floating: Path, target: Path, pixels: Path, weights: str, ranges: Ranges | None, float_first: int) -> None:
     """Quantise weights, activations, input and output of a float TFLite file to int8."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
@@ -81,6 +100,9 @@ def to_int8(
     rules = recipe.static_wi8_ai8(recipe.AlgorithmName[{"MINMAX": "MIN_MAX_UNIFORM_QUANT"}.get(weights, weights)])
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(rules)
+    if float_first:
+        leave_float(manager, floating, float_first)
+        rules = manager.get_quantization_recipe()
     # The tool's own running mean forgets the early images and clips; plain extremes do not.
     observer = calibrator.Calibrator(str(floating), num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     observer.calibrate({signature: Samples()}, manager)
@@ -101,7 +123,7 @@ def main(job_file: str) -> dict[str, Any]:
         if job["pixels"] is None:
             target.write_bytes(floating.read_bytes())
         else:
-            to_int8(floating, target, Path(job["pixels"]), job["weights"], job["ranges"])
+            to_int8(floating, target, Path(job["pixels"]), job["weights"], job["ranges"], job["float_first"])
     return {"versions": {name: version(name) for name in PACKAGES}, "bytes": target.stat().st_size}
 
 
