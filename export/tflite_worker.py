@@ -72,7 +72,7 @@ def leave_float(manager: Any, floating: Path, count: int) -> None:
     outputs = outputs_of(floating)
     last = [n for n, (kind, _) in enumerate(outputs) if kind == "conv"][count - 1]
     for _, tensor in outputs[: last + 1]:
-        manager.add_quantization_config("^" + re.escape(tensor), "*", algorithm_key="no_quantize")
+        manager.add_quantization_config(f"^{re.escape(tensor)};?$", "*", algorithm_key="no_quantize")
     for end in ("INPUT", "OUTPUT"):
         manager.add_quantization_config(".*", end, algorithm_key="no_quantize")
 
