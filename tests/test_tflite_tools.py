@@ -122,3 +122,19 @@ def test_a_real_conversion(weights, tmp_path):
         assert report["format"] == name
         assert report["runtime"].startswith("ai-edge-litert")
         assert report["tools"]["litert-torch"] == "0.10.0"
+
+
+@pytest.mark.skipif(
+    not HAS_TOOLS, reason=f"no TFLite tools; set {tflite.ENVIRONMENT_VARIABLE}, or: export setup tflite"
+)
+def test_exactly_the_first_convolutions_stay_in_float():
+    from export.graphs import make_core
+    from export.sources import trace
+
+    traced = trace(tiny_networks.trained(), "NCHW", (32, 32), "tiny")
+    core = make_core(traced, "tiny", "NCHW", tiny_networks.MEAN, tiny_networks.STD, 3)
+    rng = np.random.default_rng(0)
+    pixels = np.stack([tiny_networks.picture(k % 3, rng) for k in range(9)])
+    content, _ = tflite.convert(core, pixels, "minmax", None, float_first=1)
+    found = audit(content, ".tflite")
+    assert (found["int8_layers"], found["fp32_layers"]) == (4, 1)
