@@ -1,4 +1,4 @@
-"""The command line: ``edge-mdda screen``, ``edge-mdda purify`` and ``edge-mdda verify``.
+"""The command line: ``screen``, ``purify`` and ``verify``; the others are in :mod:`edge_mdda.cli_board`.
 
 Parsing imports nothing but the standard library; NumPy, Numba and a runtime load when an image needs them.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_mdda import NOTICE, __version__
+from edge_mdda.cli_board import add_commands as add_board_commands
 from edge_mdda.console import Progress, print_screening, printable
 from edge_mdda.errors import EdgeMddaError, ImageError, ParamsError
 from edge_mdda.files import IMAGE_SUFFIXES, Limits, read_bytes, read_stream
@@ -152,6 +153,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--trusted-keys", type=Path, metavar="FILE", help="public keys, or a folder of *.pub")
     verify.add_argument("--json", action="store_true", help="one JSON object a line")
     verify.set_defaults(run=_run_verify, max_megapixels=40_000_000, max_megabytes=32 * 2**20)
+    add_board_commands(commands)
     return parser
 
 
@@ -260,16 +262,14 @@ def _print_result(result: Screening, screener: Screener, as_json: bool) -> None:
 def _run_purify(args: argparse.Namespace) -> int:
     if args.target.suffix.lower() != ".png":
         args.parser.error(f"OUT must end in .png (lossless), got {args.target}")
-    import secrets
-
     from edge_mdda.imaging import decode, write_png
 
     try:
         picture = decode(_read(args.source, args), args.limits)
         from edge_mdda.mdda import Purifier
-        from edge_mdda.screening import SEED_BITS
+        from edge_mdda.seeds import fresh_seed
 
-        seed = secrets.randbits(SEED_BITS) if args.seed is None else args.seed
+        seed = fresh_seed() if args.seed is None else args.seed
         try:
             height, width = picture.shape[:2]
             with Purifier(height, width, PRESETS[args.preset], args.threads) as purifier:
@@ -316,7 +316,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         _complain("standard output", "closed: the answer would be lost")
         return EXIT_FAILED
-    args.limits = Limits(args.max_megapixels, args.max_megabytes)
+    if "max_megapixels" in args:
+        args.limits = Limits(args.max_megapixels, args.max_megabytes)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         status = run(args)

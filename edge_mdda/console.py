@@ -23,11 +23,12 @@ def colour_wanted(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _bar(share: float, stream: TextIO) -> str:
+def bar(share: float, stream: TextIO, empty: bool = True) -> str:
+    """A bar of ``BAR_CELLS`` cells, without its empty part if so wanted; ASCII where the stream knows no blocks."""
     encoding = (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "")
-    full, empty = ("█", "·") if encoding.startswith("utf") else ("#", ".")
+    full, blank = ("█", "·") if encoding.startswith("utf") else ("#", ".")
     cells = round(share * BAR_CELLS)
-    return full * cells + empty * (BAR_CELLS - cells)
+    return full * cells + (blank * (BAR_CELLS - cells) if empty else "")
 
 
 def print_screening(result: Screening, names: Mapping[str, str], malignant: tuple[str, ...], stream: TextIO) -> None:
@@ -39,7 +40,7 @@ def print_screening(result: Screening, names: Mapping[str, str], malignant: tupl
     raw = result.raw_probabilities if result.purify else None
     width = max(len(f"{name} ({label})") for label, name in names.items())
     for label, share in sorted(result.probabilities.items(), key=lambda item: -item[1]):
-        line = f"  {f'{names[label]} ({label})':<{width}} {share:6.1%} {_bar(share, stream)}"
+        line = f"  {f'{names[label]} ({label})':<{width}} {share:6.1%} {bar(share, stream)}"
         lines.append(line + (f"  raw {raw[label]:6.1%}" if raw else ""))
     title = f"malignant share ({' + '.join(malignant)})"
     lines.append(f"  {title:<{width}} {result.malignant:6.1%}")
@@ -77,10 +78,16 @@ class Progress:
         self.done += 1
         self._draw()
 
+    def at(self, done: int) -> None:
+        """So many are done; draws only what has changed."""
+        if done != self.done:
+            self.done = done
+            self._draw()
+
     def _draw(self) -> None:
         if self.active:
-            bar = _bar(self.done / self.total, sys.stderr)
-            print(f"\r{bar} {self.done}/{self.total}", end="", file=sys.stderr, flush=True)
+            cells = bar(self.done / self.total, sys.stderr)
+            print(f"\r{cells} {self.done}/{self.total}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Remove the bar, before something else is printed or at the end."""

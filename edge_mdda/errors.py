@@ -36,3 +36,11 @@ class ModelError(EdgeMddaError):
 
 class ParamsError(EdgeMddaError):
     """A parameter out of its range; the message begins with the field's name."""
+
+
+class KernelError(EdgeMddaError):
+    """No machine code for the purifier: none was found, or none that fits this machine."""
+
+
+class ProfileError(EdgeMddaError):
+    """A latency report that cannot be made, read or written; the message names the file and the cause."""

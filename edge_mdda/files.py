@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -195,7 +194,7 @@ def replace_file(path: str, content: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
         _require_file(os.lstat(path).st_mode)  # renaming over a device such as /dev/null would delete it
     # Not derived from the target's name, which may already have the longest length that the file system allows.
-    temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)  # less the umask
     try:
         with open(descriptor, "wb") as file:

@@ -10,26 +10,32 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_mdda.errors import ParamsError
-from edge_mdda.kernels import PAD, ROW_BLOCK, load_kernels
+from edge_mdda.kernels import load_kernels
 from edge_mdda.params import PRESETS, MddaParams
+from edge_mdda.seeds import MASK_32, seed_keys
+from edge_mdda.solver import schedule, shrink_magic
+from edge_mdda.workspace import Ring, aligned
+from edge_mdda.workspace import ring as ring_rows
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["MAX_SIDE", "MIN_SIDE", "PRESETS", "MddaParams", "ParamsError", "Purifier"]
 
 MIN_SIDE, MAX_SIDE = 16, 4096
 CHANNELS = 3
-CACHE_LINE = 64  # bytes
 ZERO, ONE = np.float32(0), np.float32(1)
-ONLY_ITSELF = (ZERO, ONE, ZERO)
-FAST_MAGIC = np.int32(0x5F375A86)  # the kernels' reciprocal square root (Lomont 2003)
-MASK_32 = 0xFFFFFFFF
-MASK_64 = 0xFFFFFFFFFFFFFFFF
+ONLY_ITSELF, ONLY_COARSER = (ZERO, ONE, ZERO), (ZERO, ZERO, ONE)
+NO_SOLVER = (np.empty(0, np.float32), ONE, np.int32(0), ONE)
+
+Solver = tuple[np.ndarray, np.float32, np.int32, np.float32]
+"""Schedule, lam, magic number and 1, as ``dda_plane`` takes them."""
 
 Planes = list[list[np.ndarray]]
 """``planes[channel][scale]``: float32 (height, width)."""
@@ -50,6 +56,8 @@ class Purifier:
         Default: the preset ``balanced``.
     threads : int
         Threads that share the (scale, channel) planes. The result does not depend on it.
+    kernels : mapping of str to callable
+        Default: :func:`edge_mdda.kernels.load_kernels`.
 
     Notes
     -----
@@ -67,7 +75,14 @@ class Purifier:
     (32, 48, 3)
     """
 
-    def __init__(self, height: int, width: int, params: MddaParams | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        params: MddaParams | None = None,
+        threads: int = 1,
+        kernels: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
         for name, side in (("height", height), ("width", width)):
             if isinstance(side, bool) or not isinstance(side, int) or not MIN_SIDE <= side <= MAX_SIDE:
                 raise ParamsError(f"{name}: must be a whole number from {MIN_SIDE} to {MAX_SIDE} pixels, got {side!r}")
@@ -76,17 +91,20 @@ class Purifier:
         self.height, self.width = height, width
         self.params = PRESETS["balanced"] if params is None else params
         self.threads = threads
-        self._kernels = load_kernels()
+        self._kernels = load_kernels() if kernels is None else kernels
         self._base = self.params.scales.index(1.0)
         self._sizes = self._pyramid_sizes()
         self._first_sample = self._sample_offsets()
         self._weights = [tuple(map(np.float32, self.params.neighbour_weights(s))) for s in range(len(self._sizes))]
-        self._denoising = [self._solver(s) for s in range(len(self._sizes))]
+        self._blend_weights = self._weights_of_blend()
+        self._solvers = [self._solver(s) for s in range(len(self._sizes))]
         resident = 1 if threads == 1 else CHANNELS
         self._front = self._planes(resident)
         self._back = self._planes(resident)
-        self._rings = [self._ring() for _ in range(threads)]
-        self._pool = ThreadPoolExecutor(threads - 1, "edge-mdda") if threads > 1 else None
+        widths = [w for _, w in self._sizes]
+        iterations = [max(len(table) - 2, 0) for table, *_ in self._solvers]
+        self._rings = [ring_rows(widths, iterations) for _ in range(threads)]
+        self._pool = _thread_pool(threads - 1) if threads > 1 else None
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -103,9 +121,8 @@ class Purifier:
     @property
     def workspace_bytes(self) -> int:
         """Bytes of all preallocated buffers."""
-        arrays: list[np.ndarray] = [p for planes in (*self._front, *self._back) for p in planes]
-        arrays += [a for ring in self._rings for a in ring.values()]
-        return sum(a.nbytes for a in arrays)
+        arrays = [p for planes in (*self._front, *self._back) for p in planes]
+        return sum(a.nbytes for a in arrays) + sum(ring.nbytes for ring in self._rings)
 
     def purify(self, rgb: np.ndarray, seed: int) -> np.ndarray:
         """Purify one image.
@@ -160,7 +177,8 @@ class Purifier:
         deliver: Callable[[int, np.ndarray], None],
         record: Callable[[str, int, np.ndarray], None] | None,
     ) -> None:
-        keys = _seed_keys(seed)
+        low, high = seed_keys(seed)
+        keys = np.uint32(low), np.uint32(high)
         with self._lock:
             resident = len(self._front)
             for start in range(0, CHANNELS, resident):
@@ -186,6 +204,9 @@ class Purifier:
 
         front, back = self._front, self._back
         self._each(slots, lambda slot, ring: self._build_pyramid(rgb, channels[slot], front[slot], ring))
+        if record:
+            for slot in slots:
+                self._materialise_finest(front[slot])
         note("pyramid", front)
         for block in range(params.n_blocks):
             if record:
@@ -197,26 +218,28 @@ class Purifier:
             if record:
                 self._aggregate_all(tasks, front, back)
                 note(f"block{block + 1}/aggregated", back)
-        self._aggregate_all(tasks, front, back)
-        front, back = back, front
 
-        def finish(slot: int, ring: dict[str, np.ndarray]) -> None:
+        def finish(slot: int, ring: Ring) -> None:
             blended = self._blend(front[slot], back[slot], ring)
             if record:
                 record("blended", channels[slot], blended)
             smoothed = front[slot][self._base]
-            self._kernels["smooth"](blended, smoothed, np.float32(params.smoothing / 4), ring["scratch"])
+            self._kernels["smooth"](blended, smoothed, np.float32(params.smoothing / 4), ring.scratch)
             deliver(channels[slot], smoothed)
 
         self._each(slots, finish)
 
-    def _build_pyramid(self, rgb: np.ndarray, channel: int, planes: list[np.ndarray], ring: dict[str, Any]) -> None:
-        aggregate, base, scratch = self._kernels["aggregate"], self._base, ring["scratch"]
+    def _build_pyramid(self, rgb: np.ndarray, channel: int, planes: list[np.ndarray], ring: Ring) -> None:
+        aggregate, base, scratch = self._kernels["aggregate"], self._base, ring.scratch
         self._kernels["unpack"](rgb, channel, planes[base])
         for scale in range(base + 1, len(planes)):
             aggregate(planes[scale - 1], planes[scale], planes[scale], planes[scale], ONE, ZERO, ZERO, scratch)
-        for scale in range(base - 1, -1, -1):
-            aggregate(planes[scale], planes[scale], planes[scale + 1], planes[scale], ZERO, ZERO, ONE, scratch)
+
+    def _materialise_finest(self, planes: list[np.ndarray]) -> None:
+        """Scale 2 of the pyramid, which the first block otherwise interpolates row by row."""
+        if self._base:
+            finest, scratch = planes[0], self._rings[0].scratch
+            self._kernels["aggregate"](finest, finest, planes[1], finest, ZERO, ZERO, ONE, scratch)
 
     def _dda_block(
         self,
@@ -231,55 +254,76 @@ class Purifier:
         """Aggregate the block before (if any), diffuse and denoise every plane of ``source`` into ``target``."""
         dda_plane, sigma = self._kernels["dda_plane"], np.float32(self.params.block_sigma(block))
 
-        def one_plane(task: tuple[int, int], ring: dict[str, np.ndarray]) -> None:
+        def one_plane(task: tuple[int, int], ring: Ring) -> None:
             slot, scale = task
-            lam, iterations = self._denoising[scale]
             dda_plane(
                 *self._neighbours(source[slot], scale),
                 target[slot][scale],
-                *(self._weights[scale] if block else ONLY_ITSELF),
+                *(self._weights[scale] if block else ONLY_COARSER if scale < self._base else ONLY_ITSELF),
                 *keys,
                 self._first_sample[block, scale, channels[slot]],
                 sigma,
-                lam,
-                iterations if denoise else 0,
-                *ring.values(),
-                FAST_MAGIC,
-                ONE,
+                *(self._solvers[scale] if denoise else NO_SOLVER),
+                *ring.scales[scale],
+                ring.scratch,
             )
 
         self._each(tasks, one_plane)
 
     def _aggregate_all(self, tasks: list[tuple[int, int]], source: Planes, target: Planes) -> None:
-        def one_plane(task: tuple[int, int], ring: dict[str, np.ndarray]) -> None:
+        def one_plane(task: tuple[int, int], ring: Ring) -> None:
             slot, scale = task
             neighbours = self._neighbours(source[slot], scale)
-            self._kernels["aggregate"](*neighbours, target[slot][scale], *self._weights[scale], ring["scratch"])
+            self._kernels["aggregate"](*neighbours, target[slot][scale], *self._weights[scale], ring.scratch)
 
         self._each(tasks, one_plane)
 
-    def _blend(self, planes: list[np.ndarray], spare: list[np.ndarray], ring: dict[str, np.ndarray]) -> np.ndarray:
-        """Weighted mean of all scales at scale 1, accumulated from the coarsest to the finest."""
-        aggregate, base, scratch = self._kernels["aggregate"], self._base, ring["scratch"]
-        total = sum(self.params.output_weights)
-        weights = [np.float32(w / total) for w in self.params.output_weights]
-        coarser, w_coarser = planes[-1], ZERO
-        for scale in range(len(planes) - 1, base - 1, -1):
-            finer, w_finer = (planes[scale - 1], weights[scale - 1]) if scale == base > 0 else (planes[scale], ZERO)
-            aggregate(finer, planes[scale], coarser, spare[scale], w_finer, weights[scale], w_coarser, scratch)
-            coarser, w_coarser = spare[scale], ONE
+    def _blend(self, planes: list[np.ndarray], spare: list[np.ndarray], ring: Ring) -> np.ndarray:
+        """Weighted mean of all scales at scale 1, of the denoised ``planes``: the last aggregation is part of it.
+
+        Both are linear, so the coarser scales are summed up from the coarsest to the finest and scale 2 counts
+        by its 2 x 2 means alone.
+        """
+        base, scratch = self._base, ring.scratch
+        coarser = planes[-1]
+        for scale in range(len(planes) - 1, base, -1):
+            finer, here = planes[scale - 1], planes[scale]
+            w_fine, w_here, w_coarse = self._blend_weights[scale]
+            self._kernels["aggregate"](finer, here, coarser, spare[scale], w_fine, w_here, w_coarse, scratch)
+            coarser = spare[scale]
+        weights = self._blend_weights[base]
+        self._kernels["blend"](planes[0], planes[base], coarser, spare[base], *weights, scratch)
         return spare[base]
+
+    def _weights_of_blend(self) -> list[tuple[np.float32, ...]]:
+        """Arguments of ``aggregate`` for each scale coarser than 1 and of ``blend`` for scale 1; see :meth:`_blend`."""
+        base, last = self._base, len(self._sizes) - 1
+        total = sum(self.params.output_weights)
+        share = [w / total for w in self.params.output_weights]
+        fine, itself, coarse = zip(*(self.params.neighbour_weights(s) for s in range(last + 1)), strict=True)
+        weights = []
+        for s in range(last + 1):
+            to_finer = share[s - 1] * coarse[s - 1] if s > base else 0.0  # up in the finer scale's aggregation
+            w_coarse = float(s < last)
+            if s == base:
+                from_finest = share[0] * itself[0] if base else 0.0
+                wide = share[0] * coarse[0] if base else 0.0
+                row: tuple[float, ...] = (share[s] * fine[s] + from_finest, share[s] * itself[s], wide, w_coarse)
+            else:
+                row = (share[s] * fine[s], share[s] * itself[s] + to_finer, w_coarse)
+            weights.append(tuple(map(np.float32, row)))
+        return weights
 
     @staticmethod
     def _neighbours(planes: list[np.ndarray], scale: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """``(finer, itself, coarser)``; where there is no neighbour its place is filled, with weight zero."""
         return planes[max(scale - 1, 0)], planes[scale], planes[min(scale + 1, len(planes) - 1)]
 
-    def _each(self, tasks: Iterable[Any], work: Callable[[Any, dict[str, np.ndarray]], None]) -> None:
+    def _each(self, tasks: Iterable[Any], work: Callable[[Any, Ring], None]) -> None:
         """Run every task; idle threads take the next one in order."""
         waiting = deque(tasks)
 
-        def drain(ring: dict[str, np.ndarray]) -> None:
+        def drain(ring: Ring) -> None:
             while True:
                 try:
                     task = waiting.popleft()
@@ -330,43 +374,17 @@ class Purifier:
         return offsets
 
     def _planes(self, channels: int) -> Planes:
-        return [[_aligned((h, w)) for h, w in self._sizes] for _ in range(channels)]
+        return [[aligned((h, w)) for h, w in self._sizes] for _ in range(channels)]
 
-    def _solver(self, scale: int) -> tuple[np.float32, int]:
-        """``(lam, iterations)`` of a scale; without denoising no iteration."""
+    def _solver(self, scale: int) -> Solver:
+        """Schedule, lam, magic number and 1 of a scale, in the order of ``dda_plane``'s arguments."""
         lam = self.params.scale_lam(scale)
-        return np.float32(lam), self.params.scale_iterations(scale) if lam else 0
-
-    def _ring(self) -> dict[str, np.ndarray]:
-        """One thread's buffers, in the order of ``dda_plane``'s arguments."""
-        iterations = max(self.params.scale_iterations(s) for s in range(len(self._sizes)))
-        width = max(w for _, w in self._sizes)
-        per_line = CACHE_LINE // 4
-        stride = -(-(PAD + width + 1) // per_line) * per_line
-        rows = ROW_BLOCK + iterations + 2
-        return {
-            "g": _aligned((rows, stride)),
-            "px": _aligned((rows, stride)),
-            "py": _aligned((rows, stride)),
-            "carry": _aligned((2 * iterations + 1, stride)),
-            "scratch": _aligned((stride,)),
-        }
+        if not lam:
+            return NO_SOLVER
+        return schedule(self.params.scale_iterations(scale)), np.float32(lam), shrink_magic(lam), ONE
 
 
-def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeroed float32 array that begins on a cache line."""
-    n_bytes = 4 * int(np.prod(shape))
-    block = np.zeros(n_bytes + CACHE_LINE, np.uint8)
-    start = -block.ctypes.data % CACHE_LINE
-    return block[start : start + n_bytes].view(np.float32).reshape(shape)
+def _thread_pool(workers: int) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # here: a process with one thread saves its 1 MB
 
-
-def _seed_keys(seed: int) -> tuple[np.uint32, np.uint32]:
-    """Spread a seed over 64 bits (the finaliser of SplitMix64), so that seeds 1 and 2 share nothing."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= MASK_64:
-        raise ValueError(f"seed: expected a whole number from 0 to 2**64 - 1, got {seed!r}")
-    z = (int(seed) + 0x9E3779B97F4A7C15) & MASK_64
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK_64
-    z ^= z >> 31
-    return np.uint32(z & MASK_32), np.uint32(z >> 32)
+    return ThreadPoolExecutor(workers, "edge-mdda")

@@ -6,9 +6,7 @@ replaced picture, and everything that the network itself gets wrong. It is a ref
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mdda import NOTICE
 from edge_mdda.classifier import Classifier, open_classifier
+from edge_mdda.digest import sha256
 from edge_mdda.errors import ParamsError
 from edge_mdda.files import Limits, read_bytes
 from edge_mdda.imaging import decode, fit
+from edge_mdda.kernels import backend
 from edge_mdda.params import PRESETS
+from edge_mdda.seeds import fresh_seed
 
 if TYPE_CHECKING:
     import numpy as np
 
 PURIFY_MODES = ("off", "on", "both")
-SEED_BITS = 53  # every seed is exact in any JSON reader
 MIN_CONTRAST = 2.0  # grey levels, standard deviation; a blank or capped lens stays below
 MIN_SIDE_SHARE = 0.5  # of the model's input; a smaller picture is mostly interpolation
 
@@ -57,10 +57,14 @@ class Screening:
     top_changed: bool | None
     advice: Advice
     purify: dict[str, Any] | None
+    kernels: dict[str, str] | None
+    """Back end and CPU of the purifier's machine code; None without purifier."""
     model: dict[str, str]
     timings_ms: dict[str, float]
     purified: np.ndarray | None
     """(height, width, 3) uint8 at the model's size; not part of the JSON."""
+    resize_ms: float = 0.0
+    """Share of ``timings_ms["decode"]`` after the decoder: to the model's size, and the look at its quality."""
 
     @property
     def label(self) -> str:
@@ -85,6 +89,7 @@ class Screening:
             "advice": self.advice.action,
             "rule": self.advice.rule,
             "purify": self.purify,
+            "kernels": self.kernels,
             "model": self.model,
             "timings_ms": {name: round(value, 3) for name, value in self.timings_ms.items()},
             "notice": NOTICE,
@@ -202,6 +207,7 @@ class Screener:
         else:
             content, name = read_bytes(source, self.limits), os.fspath(source)
         picture = decode(content, self.limits)
+        pixels_there = time.perf_counter()
         stored_size = picture.shape[:2]
         raw = fit(picture, manifest.height, manifest.width, manifest.crop)
         del picture  # up to 120 MB that the rest need not carry along
@@ -209,7 +215,7 @@ class Screener:
         decoded = time.perf_counter()
         purified = None
         if self._purifier:
-            seed = secrets.randbits(SEED_BITS) if seed is None else seed
+            seed = fresh_seed() if seed is None else seed
             purified = self._purifier.purify(raw, seed)
         purify_done = time.perf_counter()
         views = [view for view, wanted in ((purified, self.purify != "off"), (raw, self.purify != "on")) if wanted]
@@ -223,7 +229,7 @@ class Screener:
         disagreement = jensen_shannon(rows[0], rows[1]) if both else None
         return Screening(
             image=name,
-            sha256=hashlib.sha256(content).hexdigest(),
+            sha256=sha256(content).hexdigest(),
             probabilities=dict(zip(labels, map(float, rows[0]), strict=True)),
             raw_probabilities=None if self.purify == "on" else dict(zip(labels, map(float, rows[-1]), strict=True)),
             malignant=float(shares[0]),
@@ -231,6 +237,7 @@ class Screener:
             top_changed=bool(rows[0].argmax() != rows[1].argmax()) if both else None,
             advice=advise(float(shares.max()), disagreement, manifest.refer_at, manifest.retake_at, problem),
             purify={"preset": self.preset, "seed": seed} if self._purifier else None,
+            kernels=backend().to_dict() if self._purifier else None,
             model={"name": manifest.name, "sha256": manifest.sha256, "runtime": self.classifier.runtime},
             timings_ms={
                 "decode": (decoded - start) * 1e3,
@@ -239,6 +246,7 @@ class Screener:
                 "total": (done - start) * 1e3,
             },
             purified=purified,
+            resize_ms=(decoded - pixels_there) * 1e3,
         )
 
 

@@ -1,4 +1,4 @@
-"""``python -m export``: train, evaluate and quantise lesion classifiers on a workstation.
+"""``python -m export``: train, evaluate and quantise lesion classifiers, compile kernels; on a workstation.
 
 A referral aid is made here, never a diagnosis.
 """
@@ -6,11 +6,12 @@ A referral aid is made here, never a diagnosis.
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from edge_mdda.errors import EdgeMddaError
@@ -31,7 +32,16 @@ examples:
   python -m export formats
   python -m export convert runs/stage2/checkpoint.pt --format all --calibration ../shared/data/ham10000 --out build
   python -m export evaluate --split test --purify on --json out.json
+  python -m export kernels --cpu cortex-a72 --out dist/
   python -m export evaluate --model other.onnx --images DIR --labels FILE.csv
+"""
+
+
+KERNELS_EXAMPLES = """\
+examples:
+  python -m export kernels                               for this machine, where edge-mdda finds it
+  python -m export kernels --cpu cortex-a72 --out dist/  Raspberry Pi 4
+CPUs of boards: cortex-a53 (Pi 3, Zero 2 W), cortex-a72 (Pi 4), cortex-a76 (Pi 5), cortex-a78ae (Jetson Orin)
 """
 
 
@@ -82,6 +92,18 @@ def build_parser() -> argparse.ArgumentParser:
 
     commands_convert.add_commands(commands)
     commands_sign.add_commands(commands)
+
+    kernels = commands.add_parser(
+        "kernels",
+        help="cross-compile the purifier for a board's CPU",
+        description="Compile every kernel into one shared library, for boards without Numba.",
+        epilog=KERNELS_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kernels.add_argument("--cpu", default="host", help="LLVM's name of the CPU, or host (%(default)s)")
+    kernels.add_argument("--out", type=Path, metavar="DIR", help="default: where edge-mdda looks on this machine")
+    kernels.add_argument("--json", action="store_true", help="print the descriptor as JSON")
+    kernels.set_defaults(run=_kernels)
 
     demo = commands.add_parser("demo", help="draw the synthetic demo picture")
     demo.add_argument("--out", type=Path, default=DEMO, metavar="FILE", help="(%(default)s)")
@@ -173,6 +195,19 @@ def _quantise(args: argparse.Namespace) -> int:
     for name, value in quantise(args.checkpoint, args.data, args.out, command, args.seed).items():
         print(f"{name}: {value}")
     print(args.out)
+    return 0
+
+
+def _kernels(args: argparse.Namespace) -> int:
+    from edge_mdda.kernels.native import user_folder
+    from export.kernels import build
+
+    library = build(args.cpu, args.out or user_folder())
+    if args.json:
+        print(json.dumps({**asdict(library), "path": str(library.path)}))
+    else:
+        needs = f"needs {', '.join(library.features)}" if library.features else f"runs on any {library.arch}"
+        print(f"{library.path}: {len(library.kernels)} kernels for {library.cpu}, {needs}")
     return 0
 
 

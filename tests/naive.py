@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from edge_mdda.solver import schedule, shrink_magic
+
 MASK_32 = np.uint64(0xFFFFFFFF)
 
 # -- resampling ------------------------------------------------------------------------------------------------------
@@ -48,12 +50,14 @@ def aggregate(
     return out
 
 
-def smooth(plane: np.ndarray, side: float) -> np.ndarray:
-    """3 x 3 filter with taps ``(side, 1 - 2 side, side)`` both ways, edges replicated."""
+def smooth(plane: np.ndarray, side: float, gap: int = 1) -> np.ndarray:
+    """Filter with taps ``(side, 1 - 2 side, side)`` both ways, ``gap`` pixels apart, edges replicated."""
     h, w = plane.shape
-    padded = np.pad(np.asarray(plane, float), 1, mode="edge")
+    padded = np.pad(np.asarray(plane, float), gap, mode="edge")
     taps = (side, 1 - 2 * side, side)
-    return sum(taps[i] * taps[j] * padded[i : i + h, j : j + w] for i in range(3) for j in range(3))
+    return sum(
+        taps[i] * taps[j] * padded[gap * i : gap * i + h, gap * j : gap * j + w] for i in range(3) for j in range(3)
+    )
 
 
 # -- noise -----------------------------------------------------------------------------------------------------------
@@ -150,55 +154,54 @@ def rof_optimum(g: np.ndarray, lam: float, rmse: float = 0.01, max_iterations: i
     raise AssertionError(f"no proof of an RMSE below {rmse} within {max_iterations} iterations")
 
 
-def exact_shrink(norm2: np.ndarray, fine: bool) -> np.ndarray:
-    """Factor that brings a dual vector of this squared length into the unit disc."""
-    return 1 / np.sqrt(np.maximum(norm2, 1))
+def exact_shrink(norm2: np.ndarray, lam: float, fine: bool) -> np.ndarray:
+    """Factor that brings a dual vector of this squared length into the disc of radius ``lam``."""
+    return lam / np.sqrt(np.maximum(norm2, lam**2))
 
 
-def bit_trick_shrink(norm2: np.ndarray, fine: bool) -> np.ndarray:
-    """The same from the bits of a float32: Lomont's constant as it stands; from sweep 13 on Kadlec's, refined once."""
+def bit_trick_shrink(norm2: np.ndarray, lam: float, fine: bool) -> np.ndarray:
+    """The same from the bits of a float32: one difference; from sweep 13 on Kadlec's constants, refined once."""
     half = np.asarray(norm2, np.float32).view(np.int32) >> 1
     if not fine:
-        return np.minimum((0x5F375A86 - half).view(np.float32).astype(float), 1)
+        return np.minimum((shrink_magic(lam) - half).view(np.float32).astype(float), 1)
     y = (0x5F1FFFF9 - half).view(np.float32).astype(float)
-    return np.minimum(0.703952253 * y * (2.38924456 - norm2 * y * y), 1)
+    return np.minimum(lam * 0.703952253 * y * (2.38924456 - norm2 * y * y), 1)
 
 
 def rof_iterate(
     g: np.ndarray,
     lam: float,
     iterations: int,
-    shrink: Callable[[np.ndarray, bool], np.ndarray] = exact_shrink,
+    shrink: Callable[[np.ndarray, float, bool], np.ndarray] = exact_shrink,
 ) -> np.ndarray:
     """The purifier's own solver, one row at a time: projected dual ascent that goes down the rows.
 
-    Row ``i`` of the dual takes a gradient step from ``u = g + lam div p``, where the rows above already hold this
+    Row ``i`` of the dual takes a gradient step from ``u = g + div p``, where the rows above already hold this
     sweep's dual, and is projected. All its columns move at once. The steps are those of the kernel.
     """
     g = np.asarray(g, float)
-    h, w = g.shape
-    px, py = np.zeros((h, w)), np.zeros((h, w))
+    h = len(g)
 
     def u_row(i: int) -> np.ndarray:
         above = py[i - 1] if i else 0.0
-        return g[i] + lam * (np.diff(px[i], prepend=0.0) + py[i] - above)
+        return g[i] + np.diff(px[i], prepend=0.0) + py[i] - above
 
     if lam == 0:
         return g.copy()
+    plain, near, wide, *steps = schedule(iterations).astype(float)
+    smoothed = smooth(g, 0.25)
+    px, py = gradient(plain * g + near * smoothed + wide * smooth(smoothed, 0.25, gap=2))
     for t in range(iterations):
-        middle = 0.38 if t >= 12 else 0.43 if t % 2 else 0.62
-        step = 0.19 if t == 0 else 0.25 if t == iterations - 1 and t < 12 else middle
         for i in range(h):
-            u, below = u_row(i), u_row(i + 1) if i + 1 < h else None
-            px[i, :-1] += step / lam * np.diff(u)
-            if below is None:
-                px[i] = np.clip(px[i], -1, 1)
-                continue
-            py[i] += step / lam * (below - u)
-            factor = shrink(px[i] ** 2 + py[i] ** 2, t >= 12)
+            if t:
+                u = u_row(i)
+                px[i, :-1] += steps[t - 1] * np.diff(u)
+                if i + 1 < h:
+                    py[i] += steps[t - 1] * (u_row(i + 1) - u)
+            factor = shrink(px[i] ** 2 + py[i] ** 2, lam, t >= 12)
             px[i] *= factor
             py[i] *= factor
-    return g + lam * divergence(px, py)
+    return g + divergence(px, py)
 
 
 # -- the whole purifier ----------------------------------------------------------------------------------------------
@@ -208,7 +211,7 @@ def mdda(
     rgb: np.ndarray,
     params: Any,
     seed: int,
-    shrink: Callable[[np.ndarray, bool], np.ndarray] = exact_shrink,
+    shrink: Callable[[np.ndarray, float, bool], np.ndarray] = exact_shrink,
     stages: dict[str, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Multiscale diffusive and denoising aggregation of an image, before rounding; ``stages`` collects the steps.

@@ -50,6 +50,15 @@ def test_json_has_ours_and_a_ratio_for_every_installed_peer(quick):
     assert all(is_positive(ratio) for ratio in results["ratios"].values())
 
 
+def test_figures_from_inside_are_given_with_their_goals(quick):
+    results, text = quick
+    for key in ("sweep_over_l1", "two_threads"):
+        assert is_positive(results[key])
+        assert f"({results[key]:.2f})" in text
+    assert text.count("- Goal: ") == 5
+    assert text.count(": reached (") + text.count(": NOT reached (") == 5
+
+
 def test_every_contestant_has_times_and_memory(quick):
     results, _ = quick
     rows = results["contestants"]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from edge_mdda.mdda import FAST_MAGIC, Purifier
+from edge_mdda.mdda import Purifier
 from edge_mdda.params import PRESETS, MddaParams
+from edge_mdda.solver import SHORT_RUN, schedule, shrink_magic
 
 SIZES = [(16, 16), (17, 16), (16, 17), (23, 70), (70, 23), (45, 45), (64, 33), (2, 3), (3, 2)]
 SCALES = (2.0, 1.0, 0.5, 0.25)
@@ -40,7 +41,7 @@ def run_block(
     here = np.ascontiguousarray(here, np.float32)
     params = MddaParams(scales=(1,), output_weights=(1,), iterations=max(iterations, 1))
     ring = Purifier(16, max(here.shape[1], 16), params)._rings[0]
-    for buffer in ring.values():
+    for buffer in (ring.floats, ring.scratch):
         buffer[...] = STALE
     out = np.full_like(here, STALE)
     kernels["dda_plane"](
@@ -52,11 +53,12 @@ def run_block(
         *map(np.uint32, keys),
         np.uint32(first),
         np.float32(sigma),
+        schedule(iterations),
         np.float32(lam),
-        iterations,
-        *(ring[name] for name in ("g", "px", "py", "carry", "scratch")),
-        FAST_MAGIC,
+        shrink_magic(lam) if lam else np.int32(0),
         np.float32(1),
+        *ring.scales[0],
+        ring.scratch,
     )
     return out
 
@@ -385,6 +387,24 @@ def test_rof_error_falls_with_iterations(kernels, drawn_image):
     best = naive.rof_optimum(g, 5.0)
     errors = [rmse(rof(kernels, g, 5.0, n), best) for n in (1, 2, 3, 4, 6, 8, 12, 16)]
     assert all(later < 0.9 * earlier for earlier, later in itertools.pairwise(errors)), errors
+
+
+@pytest.mark.parametrize("lam", [0.01, 0.5, 3.0, 5.0, 7.0, 10.0, 64.0])
+def test_the_magic_number_is_lam_over_a_square_root(lam):
+    """From the bits alone, over 20 octaves; what the oracle of the fast sweeps rests on."""
+    x = np.exp2(np.linspace(-10, 10, 100_003)).astype(np.float32)
+    y = (shrink_magic(lam) - (x.view(np.int32) >> 1)).view(np.float32)
+    error = y * np.sqrt(x.astype(float)) / lam - 1
+    assert np.abs(error).max() < 0.042
+    assert abs(error.max() + error.min()) < 0.002  # centred
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 2, 8, 9, 12, 13, 200])
+def test_schedules_have_a_step_for_every_iteration(iterations):
+    table = schedule(iterations)
+    assert table.dtype == np.float32
+    assert len(table) == (iterations + 2 if iterations else 0)
+    assert iterations < 13 or (table[SHORT_RUN + 2 :] == np.float32(0.38)).all()
 
 
 @pytest.mark.parametrize("lam", [0.5, 5.0, 64.0])

@@ -15,6 +15,7 @@ import cv2
 import numba
 import numpy as np
 
+from benchmarks.speed.inside import QUICK_ROUNDS, ROUNDS, sweep_over_l1, two_threads
 from benchmarks.speed.memory import extra_peak_mb
 from benchmarks.speed.peers import PARAMS, PEERS, SEED, Contestant, Denoiser, ours, skimage_chambolle_equal
 from benchmarks.speed.reference import rof_optimum
@@ -55,7 +56,8 @@ def measure(size: int, rounds: int, seconds: float) -> dict[str, Any]:
     -------
     dict
         What ``--json`` writes: ``ours_ms``, ``ratios``, ``rmse``, ``rmse_worst``, ``rmse_by_scale``,
-        ``no_worse_rmse``, ``contestants``, ``not_installed``, ``setting``, ``hardware``.
+        ``no_worse_rmse``, ``sweep_over_l1``, ``two_threads``, ``contestants``, ``not_installed``, ``setting``,
+        ``hardware``.
     """
     cv2.setNumThreads(1)
     image = benchmark_image(size)
@@ -67,6 +69,9 @@ def measure(size: int, rounds: int, seconds: float) -> dict[str, Any]:
     for contestant in contestants:
         _tell(f"memory of {contestant.name}")
         rows[contestant.name] = _row(contestant, times[contestant.name], times["ours"], size)
+    _tell("inside our purifier")
+    inside_rounds = ROUNDS if rounds > 1 else QUICK_ROUNDS
+    inside = {"sweep_over_l1": sweep_over_l1(inside_rounds), "two_threads": two_threads(image, inside_rounds)}
     _tell("")
     mean = {name: _mean(by_scale) for name, by_scale in rmse.items()}
     worst = {name: max(by_scale.values()) for name, by_scale in rmse.items()}
@@ -77,6 +82,7 @@ def measure(size: int, rounds: int, seconds: float) -> dict[str, Any]:
         "rmse_worst": worst,
         "rmse_by_scale": rmse,
         "no_worse_rmse": {name: mean["ours"] <= mean[name] for name in mean if name in PEERS},
+        **inside,
         "contestants": rows,
         "not_installed": missing,
         "setting": {"size": size, "rounds": rounds, "seconds": seconds, "seed": SEED, "params": asdict(PARAMS)},

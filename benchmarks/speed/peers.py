@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_mdda.mdda import PRESETS, MddaParams, Purifier
 
-PARAMS = replace(PRESETS["balanced"], n_blocks=3, sigma=5.0, lam=5.0, iterations=6)
+PARAMS = replace(PRESETS["balanced"], n_blocks=3, sigma=5.0, lam=5.0, iterations=3)
 """The setting of the comparison: scales 2, 1, 1/2, 1/4, three blocks, sigma = lam = 5 grey levels."""
 
 SEED = 1  # of the noise

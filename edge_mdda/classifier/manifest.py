@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from edge_mdda.classifier.signature import MAX_BYTES as MAX_SIGNATURE_BYTES
 from edge_mdda.classifier.signature import canonical, require_trusted, signature_path
+from edge_mdda.digest import sha256
 from edge_mdda.errors import ModelError
 
 FORMAT = 1
@@ -198,7 +198,7 @@ def read_verified(model: Path, manifest_file: Path, trusted: frozenset[str] = fr
     written, manifest = read_manifest(manifest_file)
     if trusted:
         require_trusted(written, read_signature(model), model, trusted)
-    digest = hashlib.sha256(content).hexdigest()
+    digest = sha256(content).hexdigest()
     if digest != manifest.sha256:
         raise ModelError(
             f"{model}: SHA-256 is {digest[:12]}…, its manifest says {manifest.sha256[:12]}…;"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -14,21 +13,23 @@ from edge_mdda.errors import ModelError
 
 
 def _interpreter_class() -> tuple[Any, str]:
-    """``(Interpreter, runtime name)`` of the first runtime that is installed and fit to run."""
+    """``(Interpreter, runtime's name and version)`` of the first runtime that is installed and fit to run."""
     try:
+        import ai_edge_litert
         from ai_edge_litert.interpreter import Interpreter
 
-        return Interpreter, "ai-edge-litert"
+        return Interpreter, f"ai-edge-litert {ai_edge_litert.__version__}"
     except ImportError:
         pass
     try:
+        import tflite_runtime
         from tflite_runtime.interpreter import Interpreter
     except ImportError as error:
         raise ModelError("no TFLite runtime is installed; run: pip install ai-edge-litert") from error
     if int(np.__version__.split(".")[0]) >= 2:
         # It imports, and fails later with a message that names neither package.
         raise ModelError(f"tflite-runtime needs numpy below 2, found {np.__version__}; run: pip install 'numpy<2'")
-    return Interpreter, "tflite-runtime"
+    return Interpreter, f"tflite-runtime {tflite_runtime.__version__}"
 
 
 class TfliteClassifier:
@@ -48,10 +49,7 @@ class TfliteClassifier:
         self._input, self._output = inputs[0], outputs[0]
         self.manifest = manifest
         self._lock = threading.Lock()  # set, invoke and get belong together
-        try:
-            self.runtime = f"{package} {version(package)}"
-        except PackageNotFoundError:
-            self.runtime = package
+        self.runtime = package
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Class probabilities ``(n, n_labels)`` float32 of ``(n, height, width, 3)`` uint8 RGB."""

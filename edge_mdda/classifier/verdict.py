@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from edge_mdda.classifier.manifest import (
     read_verified,
 )
 from edge_mdda.classifier.signature import require_trusted, signature_path, signer
+from edge_mdda.digest import sha256
 from edge_mdda.errors import ModelError
 
 
@@ -56,7 +56,7 @@ def _check_files(model: Path, manifest: Manifest) -> None:
     for name, digest in manifest.files.items():
         path = model.with_name(name)
         try:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            found = sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise ModelError(f"{path}: belongs to the model but cannot be read ({error.strerror})") from error
         if found != digest:

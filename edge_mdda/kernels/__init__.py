@@ -1,24 +1,101 @@
-"""The purifier's inner loops over planes of float32, compiled on first use.
+"""The purifier's inner loops over planes of float32: from a native library, or compiled by Numba on first use.
 
-``load_kernels()`` is the only door: importing this package compiles nothing and does not import Numba.
+``load_kernels()`` is the only door: importing this package loads no library and does not import Numba.
+The environment variable ``EDGE_MDDA_KERNELS`` forces a back end: ``native`` or ``numba``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-PAD = 16
-"""Floats before column 0 of a ring row: one cache line, so that rows are aligned and column -1 exists."""
+from edge_mdda.errors import KernelError
+from edge_mdda.kernels.layout import PAD, ROW_BLOCK
 
-ROW_BLOCK = 8
-"""Rows that one solver iteration takes before the next follows; 8 keeps the ring in the L2 cache."""
+__all__ = ["PAD", "ROW_BLOCK", "Backend", "backend", "load_kernels"]
+
+SETTING = "EDGE_MDDA_KERNELS"
+NATIVE, NUMBA = "native", "numba"
+HOW_TO_GET = "install Numba (pip install 'edge-mdda[jit]') or make a library (python -m export kernels)"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where the machine code comes from."""
+
+    name: str
+    """``native`` or ``numba``."""
+    cpu: str
+    """LLVM's name of the CPU that it is tuned for."""
+    library: str | None
+    """The shared library, if native."""
+    kernels: Mapping[str, Callable[..., Any]]
+
+    def to_dict(self) -> dict[str, str]:
+        """What ``--json`` says of it."""
+        return {"backend": self.name, "cpu": self.cpu}
+
+
+def load_kernels() -> Mapping[str, Callable[..., Any]]:
+    """Machine code of every kernel by name: ``aggregate``, ``blend``, ``dda_plane``, ``pack``, ``smooth``, ``unpack``.
+
+    Raises
+    ------
+    KernelError
+        There is none, or not what ``EDGE_MDDA_KERNELS`` asks for.
+    """
+    return backend().kernels
 
 
 @cache
-def load_kernels() -> Mapping[str, Callable[..., Any]]:
-    """Machine code of every kernel by name: ``aggregate``, ``dda_plane``, ``pack``, ``smooth``, ``unpack``."""
-    from edge_mdda.kernels import jit
+def backend() -> Backend:
+    """The back end in use: native where a library fits, else Numba. A library that does not is named in the log.
 
-    return jit.load()
+    Raises
+    ------
+    KernelError
+        As :func:`load_kernels`.
+    """
+    choice = os.environ.get(SETTING, "")
+    if choice not in ("", NATIVE, NUMBA):
+        raise KernelError(f"{SETTING} must be {NATIVE} or {NUMBA}, not {choice!r}")
+    refusals: list[str] = []
+    if choice != NUMBA:
+        found = _native(refusals)
+        if found:
+            return found
+        if choice == NATIVE:
+            raise KernelError("; ".join(refusals) or f"no native kernels found in {_places()}: {HOW_TO_GET}")
+    try:
+        from edge_mdda.kernels import jit
+    except ImportError as error:
+        if (error.name or "").split(".")[0] not in ("numba", "llvmlite"):
+            raise
+        raise KernelError("; ".join([*refusals, f"no kernels for this CPU: {HOW_TO_GET}"])) from error
+    if refusals:
+        import logging
+    for refusal in refusals:
+        logging.getLogger("edge_mdda").warning("native kernels refused, using Numba: %s", refusal)
+    return Backend(NUMBA, jit.cpu_name(), None, jit.load())
+
+
+def _native(refusals: list[str]) -> Backend | None:
+    """The first library that fits; why the others do not is added to ``refusals``."""
+    from edge_mdda.kernels import native
+
+    for descriptor in native.candidates():
+        try:
+            library = native.read_descriptor(descriptor)
+            return Backend(NATIVE, library.cpu, str(library.path), native.load(library))
+        except KernelError as error:
+            refusals.append(str(error))
+    return None
+
+
+def _places() -> str:
+    from edge_mdda.kernels.native import folders
+
+    return " or ".join(map(str, folders()))

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from numpy import float32
 
-from edge_mdda.kernels.registry import kernel, row_helper
+from edge_mdda.kernels.registry import distinct, kernel, row_helper
 from edge_mdda.kernels.resample import add_down_row, add_up_row, blend_rows
 
 
+@distinct
 @row_helper
 def weigh_row(g, source, weight):
     """``g = weight * source``."""
     for j in range(len(g)):
         g[j] = weight * source[j]
+
+
+@distinct
+@row_helper
+def clear_row(g):
+    """``g = 0``."""
+    for j in range(len(g)):
+        g[j] = float32(0)
 
 
 @row_helper
@@ -40,5 +49,8 @@ def aggregate(fine, here, coarse, out, w_fine, w_here, w_coarse, scratch):
     """
     for i in range(out.shape[0]):
         g = out[i]
-        weigh_row(g, here[i], w_here)
+        if w_here > float32(0):
+            weigh_row(g, here[i], w_here)
+        else:  # ``here`` may be ``out``
+            clear_row(g)
         add_neighbours_row(g, i, fine, coarse, w_fine, w_coarse, scratch)

@@ -21,7 +21,7 @@ import math
 
 from numpy import float32, int32, uint32
 
-from edge_mdda.kernels.registry import row_helper
+from edge_mdda.kernels.registry import distinct, row_helper
 
 WEYL = uint32(0x9E3779B9)  # 2**32 / golden ratio, odd
 MIX_1 = uint32(0x7FEB352D)  # lowbias32
@@ -39,9 +39,11 @@ BEND_3 = float32(0.009163997)
 BEND_5 = float32(0.00125)
 
 
+@distinct
 @row_helper
 def weigh_and_diffuse_row(g, source, weight, first, key_low, key_high, sigma):
     """``g[j] = weight * source[j] + sigma * z(first + j)``; ``first`` and the keys are uint32."""
+    bend_1, bend_3, bend_5 = sigma * BEND_1, sigma * BEND_3, sigma * BEND_5
     x = uint32(uint32(first + key_low) * WEYL)
     for j in range(len(g)):
         h = uint32(x ^ (x >> SHIFT_16))
@@ -54,5 +56,5 @@ def weigh_and_diffuse_row(g, source, weight, first, key_low, key_high, sigma):
         total = uint32(total + uint32(uint32(p & LOW_HALF) + uint32(p >> SHIFT_16)))
         z = float32(int32(total)) * SUM_SCALE + SUM_SHIFT
         z2 = z * z
-        g[j] = weight * source[j] + sigma * (z * (BEND_1 + z2 * (BEND_3 + z2 * BEND_5)))
+        g[j] = weight * source[j] + z * (bend_1 + z2 * (bend_3 + z2 * bend_5))
         x = uint32(x + WEYL)

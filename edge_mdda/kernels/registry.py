@@ -19,6 +19,10 @@ FAST_MATH = {"contract", "nsz", "nnan", "ninf"}
 """Fused multiply-add, and no NaN, infinity or signed zero to care for: min and max become one instruction."""
 
 
+INLINED = True
+"""Whether row helpers are inlined by all means. :mod:`export.kernel_ir` keeps them apart, to inline them later."""
+
+
 @dataclass(frozen=True)
 class KernelSpec:
     """One kernel as its source declares it."""
@@ -49,7 +53,7 @@ def row_helper(function: Function) -> Function:
     Numba's own ``inline="always"`` left alias checks that kept these loops scalar.
     """
     compiled: Function = njit(  # type: ignore[call-overload]  # Numba's stubs lack the two wrapper options
-        forceinline=True,
+        forceinline=INLINED,
         fastmath=FAST_MATH,
         error_model="numpy",
         boundscheck=False,
@@ -57,3 +61,19 @@ def row_helper(function: Function) -> Function:
         no_cfunc_wrapper=True,
     )(function)
     return compiled
+
+
+def distinct(helper: Function) -> Function:
+    """Mark a row helper: no array that it writes overlaps another of its arguments (C's ``restrict``).
+
+    Otherwise LLVM compares all pairs of rows before each vector loop, a hundred instructions a row, and
+    arrays that it cannot tell apart it reads again. The promise is not checked anywhere.
+    """
+    # The flag is Numba's own, but no option of njit sets it.
+    helper._compiler._customize_flags = _without_overlap  # type: ignore[attr-defined]
+    return helper
+
+
+def _without_overlap(flags: Any) -> Any:
+    flags.noalias = True
+    return flags

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from numpy import float32
 
-from edge_mdda.kernels.registry import row_helper
+from edge_mdda.kernels.registry import distinct, row_helper
 
 NEAR = float32(0.75)
 FAR = float32(0.25)
 """Bilinear weights of the nearer and the farther coarse sample."""
 
 
+@distinct
 @row_helper
 def add_down_row(g, fine0, fine1, quarter):
     """``g[j] += quarter * (the 2 x 2 fine samples under j)``."""
@@ -25,6 +26,7 @@ def add_down_row(g, fine0, fine1, quarter):
         g[n // 2] += quarter * float32(2) * (fine0[n - 1] + fine1[n - 1])
 
 
+@distinct
 @row_helper
 def blend_rows(padded, near, far, weight):
     """Vertical half of the bilinear step; ``padded`` has one replicated sample at either end."""
@@ -37,6 +39,7 @@ def blend_rows(padded, near, far, weight):
     padded[m + 1] = padded[m]
 
 
+@distinct
 @row_helper
 def add_up_row(g, padded):
     """Horizontal half: ``g[j] +=`` the padded coarse row interpolated at ``j``."""

@@ -1,17 +1,19 @@
 """Rudin-Osher-Fatemi denoising in its dual form, a row at a time.
 
-``argmin_u TV(u) + |u - g|^2 / (2 lam)`` with isotropic TV of forward differences is
-``u = g + lam div p`` for the dual field with ``|p| <= 1``. One iteration takes
-``q = p + (step / lam) grad u`` and ``p <- q min(1, 1 / |q|)``, Gauss-Seidel down the rows (each row sees the new
-row above) and Jacobi within a row, which keeps the inner loop free of dependences.
+``argmin_u TV(u) + |u - g|^2 / (2 lam)`` with isotropic TV of forward differences is ``u = g + div p`` for the
+dual field with ``|p| <= lam``. One iteration takes ``q = p + step grad u`` and ``p <- q min(1, lam / |q|)``,
+Gauss-Seidel down the rows (each row sees the new row above) and Jacobi within a row, which keeps the inner
+loop free of dependences.
 
-Two things make a sweep cheap. The reciprocal square root is the bare bit trick (3.4 % off), far below what a
-few sweeps leave anyway. And the steps vary: a short one first and last, long ones between, which reaches in 6
-sweeps what the largest constant step takes 7 for. Both are for short runs: from sweep ``SHORT_RUN`` on the
-root is fine and the step a stable constant, so that a long run converges.
+Two things make a sweep cheap. ``lam / |q|`` is one bare bit trick (4 % off), far below what a few sweeps leave
+anyway. And the steps vary (:mod:`edge_mdda.solver`). Both are for short runs: from sweep ``SHORT_RUN`` on
+the root is fine and the step a stable constant, so that a long run converges. The first iteration is another,
+:mod:`edge_mdda.kernels.opening`.
 
-Arrays named ``px`` and ``py`` start one sample left of column 0 (index ``j + 1`` is column ``j``), where
-the dual is zero. ``u`` rows carry one replicated sample at their end, so the last difference is zero.
+Column 0 of a ring row is at index ``PAD``; column -1 of ``px`` is zero. ``n`` is the width rounded up to whole
+vectors: what happens beyond the width stays there, because ``u`` carries one replicated sample at its end. A row and
+the same row shifted by one are two arguments: as one, LLVM would load once and shuffle, which is slower.
+Slices are made where they are passed: ones that wait in variables cost an atomic reference count each.
 
 References
 ----------
@@ -24,112 +26,76 @@ from __future__ import annotations
 
 from numpy import float32, int32
 
-from edge_mdda.kernels.registry import row_helper
-
-FIRST_STEP = float32(0.19)
-ODD_STEP = float32(0.43)
-EVEN_STEP = float32(0.62)
-LAST_STEP = float32(0.25)
-"""Least RMSE from the optimum over 6 to 16 iterations at sigma = lam = 5 and 10 (Powell search on noisy
-skin). The short last step settles what the long ones stir up."""
-
-STABLE_STEP = float32(0.38)
-"""Below 2 / (3 + sqrt(5)) = 0.382, the largest constant step at which the row Gauss-Seidel scheme is stable."""
-
-SHORT_RUN = 12  # sweeps
+from edge_mdda.kernels.layout import PAD
+from edge_mdda.kernels.registry import distinct, row_helper
 
 FINE_MAGIC = int32(0x5F1FFFF9)  # Kadlec
 FINE_A = float32(0.703952253)
 FINE_B = float32(2.38924456)
 """1/sqrt(x) = A * y * (B - x * y * y) with y the bit trick: relative error 6.5e-4, no divide, no sqrt."""
 
-ONE = int32(1)
+HALVE = int32(1)
+LEFT = PAD - 1
 
 
 @row_helper
-def step_of(t, iterations):
-    """Dual step of iteration ``t`` (from 0)."""
-    if t == 0:
-        return FIRST_STEP
-    if t >= SHORT_RUN:
-        return STABLE_STEP
-    if t == iterations - 1:
-        return LAST_STEP
-    return ODD_STEP if t & 1 else EVEN_STEP
+def shrink(norm2, fine, lam, magic, one):
+    """``min(1, lam / sqrt(norm2))``; ``fine`` is a literal, so one branch is left after inlining.
 
-
-@row_helper
-def shrink(norm2, fine, magic, one):
-    """``min(1, 1 / sqrt(norm2))``; ``fine`` is a literal, so one branch is left after inlining.
-
-    ``magic`` (0x5F375A86, Lomont) and ``one`` come from outside the kernel, so the compiler cannot see their values:
+    ``magic`` (which holds lam) and ``one`` come from outside the kernel, so the compiler cannot see their values:
     constants it would load anew for every vector (5 % of a sweep).
     """
-    half = int32(float32(norm2).view(int32) >> ONE)
+    half = int32(float32(norm2).view(int32) >> HALVE)
     if fine:
         y = int32(FINE_MAGIC - half).view(float32)
-        return min(FINE_A * y * (FINE_B - norm2 * y * y), one)
+        return min((lam * FINE_A) * y * (FINE_B - norm2 * y * y), one)
     return min(int32(magic - half).view(float32), one)
 
 
+@distinct
 @row_helper
-def first_sweep_row(u, u_next, g_next, px, py, lam, step, magic, one):
-    """Iteration 1 of a row, where the dual is zero everywhere: writes ``px``, ``py`` and ``u`` of the next row."""
-    scaled = step / lam
-    n = len(g_next)
+def sweep_row(g_next, px_next, px_left, py_next, u, u_right, px, py, u_next, n, step_x, step_y, fine, lam, magic, one):
+    """A later iteration of a row: ``u`` is this row's and becomes the row below's.
+
+    ``step_y`` is 0 in the last row, which has nothing below it, and both are above the first.
+    """
+    kept = one - step_y  # the row below holds py once: q = py + step * (beneath - py - here)
     for j in range(n):
-        below = g_next[j]
+        beneath = (g_next[j] + py_next[j]) + (px_next[j] - px_left[j])
         here = u[j]
-        qx = scaled * (u[j + 1] - here)
-        qy = scaled * (below - here)
-        r = shrink(qx * qx + qy * qy, False, magic, one)
-        qy *= r
-        px[j + 1] = qx * r
-        py[j + 1] = qy
-        u_next[j] = below - lam * qy
-    u_next[n] = u_next[n - 1]
-    px[0] = float32(0)
-    py[0] = float32(0)
+        qx = px[j] + step_x * (u_right[j] - here)
+        qy = kept * py[j] + step_y * (beneath - here)
+        r = shrink(qy * qy + qx * qx, fine, lam, magic, one)
+        px[j] = qx * r
+        py[j] = qy * r
+        u_next[j] = beneath - qy * r
 
 
 @row_helper
-def sweep_row(u, u_next, g_next, px_next, py_next, px, py, lam, step, fine, magic, one):
-    """A later iteration of a row: ``u`` is this row's, updated; ``u_next`` becomes the row below's."""
-    scaled = step / lam
-    kept = float32(1) - step  # the row below holds py once: q = py + scaled * (below - lam * py - here)
-    n = len(g_next)
-    for j in range(n):
-        below = g_next[j] + lam * ((px_next[j + 1] - px_next[j]) + py_next[j + 1])
-        here = u[j]
-        qx = px[j + 1] + scaled * (u[j + 1] - here)
-        qy = kept * py[j + 1] + scaled * (below - here)
-        r = shrink(qx * qx + qy * qy, fine, magic, one)
-        qy *= r
-        px[j + 1] = qx * r
-        py[j + 1] = qy
-        u_next[j] = below - lam * qy
-    u_next[n] = u_next[n - 1]
+def sweep(ring_g, ring_px, ring_py, carry, slot, below, now, then, n, step_x, step_y, fine, lam, magic, one):
+    sweep_row(
+        ring_g[below, PAD:],
+        ring_px[below, PAD:],
+        ring_px[below, LEFT:],
+        ring_py[below, PAD:],
+        carry[now, PAD:],
+        carry[now, PAD + 1 :],
+        ring_px[slot, PAD:],
+        ring_py[slot, PAD:],
+        carry[then, PAD:],
+        n,
+        step_x,
+        step_y,
+        fine,
+        lam,
+        magic,
+        one,
+    )
 
 
+@distinct
 @row_helper
-def top_row(u, g, px, py, lam):
-    """``u`` of image row 0, which has no dual above it."""
-    n = len(g)
-    for j in range(n):
-        u[j] = g[j] + lam * ((px[j + 1] - px[j]) + py[j + 1])
-    u[n] = u[n - 1]
-
-
-@row_helper
-def bottom_sweep_row(u, px, lam, step):
-    """The last image row: only horizontal differences are left."""
-    scaled = step / lam
-    for j in range(len(u) - 1):
-        px[j + 1] = min(max(px[j + 1] + scaled * (u[j + 1] - u[j]), float32(-1)), float32(1))
-
-
-@row_helper
-def primal_row(out, g, px, py, py_above, lam):
-    """``out = g + lam div p`` of one row below the first."""
+def primal_row(out, g, px, px_left, py, py_above):
+    """``out = g + div p`` of one row."""
     for j in range(len(out)):
-        out[j] = g[j] + lam * ((px[j + 1] - px[j]) + (py[j + 1] - py_above[j + 1]))
+        out[j] = (g[j] + (px[j] - px_left[j])) + (py[j] - py_above[j])

@@ -1,0 +1,220 @@
+"""``edge-mdda doctor`` and ``edge-mdda profile``: their options and what runs them. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_mdda import NOTICE
+from edge_mdda.params import PRESETS
+
+if TYPE_CHECKING:
+    from edge_mdda.profiling import Plan
+
+SWEEPS = ("threads", "runtimes", "presets")
+
+DOCTOR_EXAMPLES = """\
+examples:
+  edge-mdda doctor                          is this board fit to screen?
+  edge-mdda doctor --json > doctor.json     the same for a program
+  edge-mdda doctor --model my-model.tflite  with the model that will be used
+
+exit status: 0 fit, 1 something failed, 2 wrong usage
+"""
+PROFILE_EXAMPLES = """\
+examples:
+  edge-mdda profile                                     the built-in picture, 10 seconds
+  edge-mdda profile lesion.jpg --calls 1000             enough calls for the 99.9th percentile
+  edge-mdda profile --seconds 20 --html out.html        a page with plots, to read and to print
+  edge-mdda profile --sweep --json sweep.json           all threads, runtimes and presets
+  edge-mdda profile --sweep=threads --seconds 5         only the threads
+  edge-mdda profile --minutes 10 --html warm.html       does it hold when it gets warm?
+  edge-mdda profile --compare before.json after.json    ratios of two reports
+
+exit status: 0 measured, 1 failed, 2 wrong usage
+"""
+DEFAULT_SECONDS = 10.0
+MAX_CALLS, MAX_SECONDS, MAX_MINUTES, MAX_WARMUP, MAX_THREADS = 10**7, 86400.0, 1440.0, 10**5, 256
+HUNDREDTHS = 100
+
+
+def add_commands(commands: Any) -> None:
+    """Add both commands to the parser's ``add_subparsers``."""
+    _add_doctor(commands)
+    _add_profile(commands)
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="is this board fit to screen?",
+        description=f"Look at board, system, packages, runtimes, kernels and model. {NOTICE}",
+        epilog=DOCTOR_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    doctor.add_argument(
+        "--model", type=Path, metavar="FILE", help="the model to screen with (default: the built-in one)"
+    )
+    doctor.add_argument("--json", action="store_true", help="one JSON object")
+    doctor.set_defaults(run=_run_doctor, parser=doctor)
+
+
+def _run_doctor(args: argparse.Namespace) -> int:
+    from edge_mdda.console import Progress
+    from edge_mdda.doctor import Examination, to_dict
+    from edge_mdda.finding import is_fit, print_table
+
+    examination = Examination(model=args.model)
+    progress = Progress(len(examination.steps()))
+    try:
+        findings = examination.run(progress.step)
+    finally:
+        progress.clear()
+    if args.json:
+        print(json.dumps(to_dict(findings), indent=2))
+    else:
+        print_table(findings, sys.stdout)
+    return 0 if is_fit(findings) else 1
+
+
+def _in_range(low: float, high: float, whole: bool = False) -> Callable[[str], Any]:
+    """An argparse type: a number in a range."""
+
+    def convert(text: str) -> float:
+        try:
+            value = int(text) if whole else float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            kind = "a whole number" if whole else "a number"
+            raise argparse.ArgumentTypeError(f"expected {kind} from {low:g} to {high:g}, got {text!r}")
+        return value
+
+    return convert
+
+
+def _sweep(text: str) -> tuple[str, ...]:
+    """An argparse type: some of threads, runtimes and presets, with commas between."""
+    chosen = tuple(text.split(","))
+    if not set(chosen) <= set(SWEEPS):
+        raise argparse.ArgumentTypeError(f"expected some of {','.join(SWEEPS)}, got {text!r}")
+    return chosen
+
+
+def _add_profile(commands: Any) -> None:
+    profile = commands.add_parser(
+        "profile",
+        help="measure the latency on this board",
+        description=f"Measure start, latency by stage, and how both hold over time. {NOTICE}",
+        epilog=PROFILE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    profile.add_argument("image", nargs="?", metavar="IMAGE", help="image file (default: the built-in picture)")
+    length = profile.add_mutually_exclusive_group()
+    length.add_argument("--calls", type=_in_range(1, MAX_CALLS, whole=True), metavar="N", help="calls to measure")
+    length.add_argument("--seconds", type=_in_range(0.1, MAX_SECONDS), metavar="S", help="time to measure for (10)")
+    length.add_argument(
+        "--minutes", type=_in_range(0.01, MAX_MINUTES), metavar="M", help="the same, for a sustained run"
+    )
+    profile.add_argument(
+        "--warmup",
+        type=_in_range(0, MAX_WARMUP, whole=True),
+        default=5,
+        metavar="N",
+        help="calls after the first that are not counted (%(default)s)",
+    )
+    profile.add_argument(
+        "--preset", choices=(*PRESETS, "off"), default="balanced", help="purifier strength, or off (%(default)s)"
+    )
+    profile.add_argument(
+        "--threads", type=_in_range(1, MAX_THREADS, whole=True), default=1, metavar="N", help="threads (%(default)s)"
+    )
+    profile.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="model to run (default: the built-in one); more of them are for --sweep",
+    )
+    profile.add_argument(
+        "--sweep",
+        type=_sweep,
+        nargs="?",
+        const=SWEEPS,
+        default=(),
+        metavar="WHAT",
+        help="also measure all combinations of threads,runtimes,presets (or some: --sweep=threads,presets),"
+        " each as long as the main run, 3 seconds by default",
+    )
+    profile.add_argument("--json", type=Path, metavar="FILE", help="write the report for programs and for --compare")
+    profile.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page with plots")
+    profile.add_argument(
+        "--compare", type=Path, nargs=2, metavar=("A", "B"), help="compare two reports, measure nothing"
+    )
+    profile.set_defaults(run=_run_profile, parser=profile)
+
+
+def _run_profile(args: argparse.Namespace) -> int:
+    if args.compare:
+        return _run_compare(args)
+    from edge_mdda.console import Progress
+    from edge_mdda.profile_report import print_report
+    from edge_mdda.profiling import check_target, profile, write
+
+    targets = [path for path in (args.json, args.html) if path]
+    for path in targets:
+        check_target(path)
+    if len({path.absolute() for path in targets}) < len(targets):
+        args.parser.error("--json and --html need a file each")
+    progress = Progress(HUNDREDTHS)
+    try:
+        report = profile(_plan(args), lambda share: progress.at(int(share * HUNDREDTHS)))
+    finally:
+        progress.clear()
+    try:
+        if args.json:
+            write(args.json, json.dumps(report, indent=1) + "\n")
+        if args.html:
+            from edge_mdda.profile_html import to_html
+
+            write(args.html, to_html(report))
+    finally:  # a full disk must not cost the minutes of measuring
+        print_report(report, sys.stdout)
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    from edge_mdda.cli import DEMO_IMAGE
+    from edge_mdda.profile_case import Case
+    from edge_mdda.profiling import SWEEP_SECONDS, Plan
+
+    seconds = args.minutes * 60 if args.minutes else args.seconds
+    length = {"calls": args.calls, "seconds": seconds}
+    of_sweep = {"calls": args.calls, "seconds": args.seconds}
+    common = {
+        "image": args.image or str(DEMO_IMAGE),
+        "model": str(args.model[0]) if args.model else None,
+        "preset": args.preset,
+        "threads": args.threads,
+        "warmup": args.warmup,
+    }
+    if not any(length.values()):
+        length["seconds"] = DEFAULT_SECONDS
+    if not any(of_sweep.values()):
+        of_sweep["seconds"] = SWEEP_SECONDS
+    return Plan(Case(**common, **length, detail=True), tuple(args.model), args.sweep, Case(**common, **of_sweep))
+
+
+def _run_compare(args: argparse.Namespace) -> int:
+    if args.image or args.json or args.html or args.sweep:
+        args.parser.error("--compare measures and writes nothing: give it two reports and no more")
+    from edge_mdda.profile_compare import compare, load, to_text
+
+    first, second = args.compare
+    print(to_text(str(first), str(second), compare(load(first), load(second))))
+    return 0
