@@ -1,4 +1,4 @@
-"""The command line: ``edge-mdda screen`` and ``edge-mdda purify``; the others are in :mod:`edge_mdda.cli_board`.
+"""The command line: ``screen``, ``purify`` and ``verify``; the others are in :mod:`edge_mdda.cli_board`.
 
 Parsing imports nothing but the standard library; NumPy, Numba and a runtime load when an image needs them.
 """
@@ -42,6 +42,15 @@ PURIFY_EXAMPLES = """\
 examples:
   edge-mdda purify lesion.jpg purified.png
   edge-mdda purify --preset strong --seed 7 lesion.jpg purified.png
+"""
+VERIFY_EXAMPLES = """\
+examples:
+  edge-mdda verify model.onnx --trusted-keys release.key.pub
+  EDGE_MDDA_TRUSTED_KEYS=release.key.pub edge-mdda verify --json *.tflite
+
+The keys are also looked for in EDGE_MDDA_TRUSTED_KEYS, in trusted-keys in the configuration folder edge-mdda,
+and in /etc/edge-mdda/trusted-keys; wherever keys are set, 'screen' opens only models that they signed.
+exit status: 0 every model is whole and signed by a trusted key, 1 at least one is not, 2 wrong usage
 """
 
 
@@ -111,6 +120,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     screen.add_argument("--model", type=Path, metavar="FILE", help="another .onnx or .tflite with its manifest")
     screen.add_argument("--runtime", choices=("onnx", "tflite"), help="default: by the model's suffix")
+    screen.add_argument(
+        "--provider",
+        choices=("cpu", "cuda", "tensorrt", "auto"),
+        default="cpu",
+        help="what ONNX Runtime runs on; auto: the fastest that loads (%(default)s)",
+    )
     screen.add_argument("--save-purified", type=Path, metavar="DIR", help="also write what the purifier left, as PNG")
     screen.add_argument("--json", action="store_true", help="one JSON object a line")
     screen.set_defaults(run=_run_screen, parser=screen)
@@ -126,6 +141,18 @@ def build_parser() -> argparse.ArgumentParser:
     purify.add_argument("source", metavar="IN", help="image file, or - for standard input")
     purify.add_argument("target", metavar="OUT", type=Path, help="PNG file to write")
     purify.set_defaults(run=_run_purify, parser=purify)
+
+    verify = commands.add_parser(
+        "verify",
+        help="check models, their manifests and signatures",
+        description="Check that models are what their manifests say, and that a trusted key signed these.",
+        epilog=VERIFY_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verify.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="default: the built-in model")
+    verify.add_argument("--trusted-keys", type=Path, metavar="FILE", help="public keys, or a folder of *.pub")
+    verify.add_argument("--json", action="store_true", help="one JSON object a line")
+    verify.set_defaults(run=_run_verify, max_megapixels=40_000_000, max_megabytes=32 * 2**20)
     add_board_commands(commands)
     return parser
 
@@ -218,7 +245,10 @@ def _save_purified(folder: Path, result: Screening) -> None:
 def _open_screener(args: argparse.Namespace) -> Screener:
     from edge_mdda.screening import Screener
 
-    return Screener(args.model, args.runtime, args.purify, args.preset, args.threads, args.limits)
+    screener = Screener(args.model, args.runtime, args.purify, args.preset, args.threads, args.limits, args.provider)
+    if args.provider != "cpu" and not args.json:  # JSON has it in every line
+        print(f"edge-mdda: the model runs on {screener.classifier.runtime}", file=sys.stderr)
+    return screener
 
 
 def _print_result(result: Screening, screener: Screener, as_json: bool) -> None:
@@ -256,6 +286,25 @@ def _run_purify(args: argparse.Namespace) -> int:
         return EXIT_FAILED
     print(f"{printable(str(args.target))}: preset {args.preset}, seed {seed}")
     return EXIT_OK
+
+
+def _run_verify(args: argparse.Namespace) -> int:
+    from edge_mdda.classifier import BUILT_IN
+    from edge_mdda.classifier.signature import trusted_keys
+    from edge_mdda.classifier.verdict import examine
+
+    keys = trusted_keys(args.trusted_keys)
+    failed = 0
+    for model in args.models or [BUILT_IN]:
+        verdict = examine(model, keys)
+        failed += not verdict.ok
+        if args.json:
+            print(json.dumps(verdict.to_dict()), flush=True)
+        elif verdict.ok:
+            print(f"{printable(str(model))}: {verdict.text}")
+        else:
+            _complain(str(model), verdict.text)
+    return EXIT_FAILED if failed else EXIT_OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:

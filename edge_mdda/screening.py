@@ -133,6 +133,8 @@ class Screener:
         Threads of the purifier and the runtime.
     limits : Limits, optional
         Largest input accepted.
+    provider : {'cpu', 'cuda', 'tensorrt', 'auto'}
+        What ONNX Runtime runs on.
 
     Raises
     ------
@@ -148,6 +150,7 @@ class Screener:
         preset: str = "balanced",
         threads: int = 1,
         limits: Limits | None = None,
+        provider: str = "cpu",
     ) -> None:
         if purify not in PURIFY_MODES:
             raise ParamsError(f"purify: expected one of {', '.join(PURIFY_MODES)}, got {purify!r}")
@@ -155,7 +158,7 @@ class Screener:
             raise ParamsError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
         import cv2  # noqa: F401  now, so that the first image's timings hold no import
 
-        self.classifier: Classifier = open_classifier(model, runtime, threads)
+        self.classifier: Classifier = open_classifier(model, runtime, threads, provider)
         self.purify, self.preset = purify, preset
         self.limits = limits or Limits()
         manifest = self.classifier.manifest

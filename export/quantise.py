@@ -10,7 +10,7 @@ import hashlib
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ import numpy as np
 from edge_mdda import __version__
 from edge_mdda.classifier import Classifier, Manifest
 from edge_mdda.classifier.manifest import manifest_path
-from edge_mdda.errors import EdgeMddaError
 from edge_mdda.files import replace_file
 from edge_mdda.params import PRESETS
 from export.dataset import MALIGNANT, SIDE, LabelledImages, iter_images, read_split
+from export.errors import ExportError
 from export.evaluate import open_any, predict_all, purifier_seed
 from export.metrics import balanced_accuracy, threshold_for_sensitivity
+from export.ranges import onnx_overrides
 
 OPSET = 17
 CALIBRATION_IMAGES = 400
@@ -43,8 +44,7 @@ TRAINING_DATA = (
 LICENCE = "CC BY-NC-SA 4.0 (weights trained on HAM10000: attribution, non-commercial, share alike)"
 
 
-class ExportError(EdgeMddaError):
-    """A conversion that failed its own checks; nothing was written."""
+TENSORRT_STYLE: dict[str, Any] = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
 
 
 def _export_float(checkpoint: Path, target: Path) -> None:
@@ -88,27 +88,63 @@ def _calibration(data: LabelledImages, seed: int) -> Iterator[np.ndarray]:
 
 
 def _quantise(source: Path, target: Path, images: Iterator[np.ndarray]) -> None:
+    quantise_onnx(source, target, (image[None] for image in images))
+
+
+def quantise_onnx(
+    source: Path,
+    target: Path,
+    feeds: Iterator[np.ndarray],
+    *,
+    symmetric: bool = False,
+    float_first: int = FLOAT_FIRST_CONVOLUTIONS,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> None:
+    """Post-training int8 quantisation (QDQ, weights per channel) of a float ONNX file.
+
+    Parameters
+    ----------
+    source, target : Path
+        The float file, and where the int8 one goes.
+    feeds : iterator of ndarray
+        Calibration inputs, each of the shape and dtype of the graph's one input.
+    symmetric : bool
+        All zero points 0 and activations int8, as TensorRT needs; otherwise activations are uint8.
+    float_first : int
+        How many convolutions at the start stay in float.
+    ranges : mapping of str to (float, float), optional
+        Activation ranges by module (see :mod:`export.ranges`); they take the place of those seen on ``feeds``.
+    """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    name = onnx.load(source, load_external_data=False).graph.input[0].name
+
     class Reader(CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(images, None)
-            return None if image is None else {"pixels": image[None]}
+            feed = next(feeds, None)
+            return None if feed is None else {name: feed}
 
     prepared = source.with_suffix(".prepared.onnx")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-    convolutions = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
+    model = onnx.load(prepared)
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    extra = dict(TENSORRT_STYLE) if symmetric else {}
+    if ranges is not None:
+        extra["TensorQuantOverrides"] = onnx_overrides(model, ranges)
+        # Logits in float: 256 levels would make the best two classes equal now and then.
+        extra["OpTypesToExcludeOutputQuantization"] = ["Gemm"]
     quantize_static(
         str(prepared),
         str(target),
         Reader(),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
-        activation_type=QuantType.QUInt8,
+        activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=convolutions[:FLOAT_FIRST_CONVOLUTIONS],
+        nodes_to_exclude=convolutions[:float_first],
+        extra_options=extra,
     )
 
 
@@ -123,11 +159,13 @@ def int8_share(model: bytes) -> tuple[int, int]:
     return sum(n.input[1] in dequantised for n in layers), len(layers)
 
 
-def choose_thresholds(raw: np.ndarray, purified: np.ndarray, data: LabelledImages) -> tuple[float, float]:
+def choose_thresholds(
+    raw: np.ndarray, purified: np.ndarray, data: LabelledImages, malignant: tuple[str, ...] = MALIGNANT
+) -> tuple[float, float]:
     """``(refer_at, retake_at)`` from the two views of ``val``: 95 % sensitivity, 5 % false alarms."""
     from edge_mdda.screening import jensen_shannon
 
-    columns = [data.labels.index(label) for label in MALIGNANT]
+    columns = [data.labels.index(label) for label in malignant]
     if not np.isin(data.targets, columns).any():
         raise ExportError("val holds no malignant image: no referral threshold can be chosen")
     share = np.maximum(raw[:, columns].sum(axis=1), purified[:, columns].sum(axis=1))

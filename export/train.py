@@ -1,4 +1,4 @@
-"""Fine-tune EfficientNet-Lite0 on labelled lesions, with the purifier in the training data.
+"""Fine-tune an EfficientNet-Lite on labelled lesions, with the purifier in the training data.
 
 The classes are sampled by the square root of their size and the rest of the imbalance is taken out
 by logit adjustment, so the network's probabilities assume that all classes are equally likely.
@@ -154,8 +154,13 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"
 
-    network = LesionNet(len(data.labels), pretrained=True) if init is None else network_from_checkpoint(init)[0]
-    average = LesionNet(len(data.labels))
+    if init is None:
+        network = LesionNet(len(data.labels), arch=options.arch, pretrained=True)
+    else:
+        network = network_from_checkpoint(init)[0]
+        if network.arch != options.arch:
+            raise CheckpointError(f"{init}: holds {network.arch}; go on with --arch {network.arch}")
+    average = LesionNet(len(data.labels), arch=options.arch)
     average.load_state_dict(network.state_dict())
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     decayed = [p for p in network.parameters() if p.ndim > 1]
@@ -167,7 +172,8 @@ def train(
     first = 0
     if path.exists():
         stored = load_checkpoint(path)
-        if (stored["options"], stored["init"], stored["label_hash"]) != (asdict(options), origin, label_hash):
+        known = asdict(TrainOptions()) | stored["options"]  # of a checkpoint from before an option existed
+        if (known, stored["init"], stored["label_hash"]) != (asdict(options), origin, label_hash):
             raise CheckpointError(f"{path}: made with other options, data or --init; choose another --out or remove it")
         network.load_state_dict(stored["network"])
         average.load_state_dict(stored["ema"])

@@ -52,3 +52,48 @@ def kernels():
     from edge_mdda.kernels import load_kernels
 
     return load_kernels()
+
+
+@pytest.fixture(scope="session")
+def network():
+    """The trained tiny network of the conversion tests."""
+    import tiny_networks
+
+    return tiny_networks.trained()
+
+
+@pytest.fixture(scope="session")
+def weights(network, tmp_path_factory) -> Path:
+    """Its weights as safetensors."""
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """``images/`` with 48 drawn pictures, and ``truth.csv``."""
+    import tiny_networks
+
+    return tiny_networks.write_pictures(tmp_path_factory.mktemp("pictures"), 16)
+
+
+@pytest.fixture(scope="session")
+def converted(weights, pictures, tmp_path_factory) -> Path:
+    """Every ONNX format of the tiny network."""
+    from conversion import ONNX_FORMATS, factory_call
+
+    out = tmp_path_factory.mktemp("converted")
+    assert factory_call(weights, pictures, out, ",".join(ONNX_FORMATS)) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    """Twelve pictures that nothing else has seen."""
+    import tiny_networks
+
+    rng = np.random.default_rng(9)
+    return np.stack([tiny_networks.picture(k % 3, rng) for k in range(12)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edge_mdda.classifier.manifest import Manifest, manifest_path, read_verified
+from edge_mdda.classifier.signature import trusted_keys
 from edge_mdda.errors import ModelError
 
 if TYPE_CHECKING:
@@ -35,8 +36,13 @@ class Classifier(Protocol):
         ...
 
 
-def open_classifier(model: str | Path | None = None, runtime: str | None = None, threads: int = 1) -> Classifier:
+def open_classifier(
+    model: str | Path | None = None, runtime: str | None = None, threads: int = 1, provider: str = "cpu"
+) -> Classifier:
     """Open a model file with its manifest.
+
+    Where keys are trusted (see :func:`edge_mdda.classifier.signature.trusted_keys`), only a model signed by
+    one of them is opened.
 
     Parameters
     ----------
@@ -46,6 +52,8 @@ def open_classifier(model: str | Path | None = None, runtime: str | None = None,
         Default: by the file's suffix.
     threads : int
         Threads of the runtime.
+    provider : {'cpu', 'cuda', 'tensorrt', 'auto'}
+        What ONNX Runtime runs on; see :mod:`edge_mdda.classifier.providers`. TFLite runs on the CPU.
 
     Raises
     ------
@@ -60,11 +68,13 @@ def open_classifier(model: str | Path | None = None, runtime: str | None = None,
         raise ModelError(f"{path}: expected a model file ending in {' or '.join(RUNTIMES.values())}")
     if runtime is not None and runtime != by_suffix:
         raise ModelError(f"{path}: runtime '{runtime}' runs {RUNTIMES[runtime]} files; give it one with --model")
-    content, manifest = read_verified(path, manifest_path(path))
+    if provider not in ("cpu", "auto") and by_suffix != "onnx":
+        raise ModelError(f"{path}: provider '{provider}' runs {RUNTIMES['onnx']} files only")
+    content, manifest = read_verified(path, manifest_path(path), trusted_keys())
     if by_suffix == "onnx":
         from edge_mdda.classifier.onnx import OnnxClassifier
 
-        return OnnxClassifier(content, manifest, threads)
+        return OnnxClassifier(content, manifest, threads, provider)
     from edge_mdda.classifier.tflite import TfliteClassifier
 
     return TfliteClassifier(content, manifest, threads)

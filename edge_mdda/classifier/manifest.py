@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from edge_mdda.classifier.signature import MAX_BYTES as MAX_SIGNATURE_BYTES
+from edge_mdda.classifier.signature import canonical, require_trusted, signature_path
 from edge_mdda.digest import sha256
 from edge_mdda.errors import ModelError
 
@@ -52,6 +54,18 @@ class Manifest:
         The command that chose the two thresholds.
     training_data, licence, notes : str
         Origin of the weights.
+    metrics : dict
+        Figures of the conversion.
+    target : str
+        The export format, for example ``onnx-int8-tensorrt``; empty where unknown.
+    preprocessing : str
+        Where the normalisation happens, in words.
+    calibration_sha256 : str
+        Over the SHA-256 sums of the images that calibrated it, in their order; empty without calibration.
+    training_command : str
+        What trained the network.
+    files : dict of str to str
+        Name and SHA-256 of the files that lie beside it and belong to it.
     """
 
     name: str
@@ -74,6 +88,11 @@ class Manifest:
     licence: str
     notes: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
+    target: str = ""
+    preprocessing: str = ""
+    calibration_sha256: str = ""
+    training_command: str = ""
+    files: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -92,6 +111,8 @@ class Manifest:
             "refer_at": 0 <= self.refer_at <= 1,
             "retake_at": 0 <= self.retake_at <= 1,
             "sha256": len(self.sha256) == 64,
+            "target": isinstance(self.target, str),
+            "files": all(_is_plain(name) and len(digest) == 64 for name, digest in self.files.items()),
         }
         for name, good in checks.items():
             if not good:
@@ -109,6 +130,11 @@ class Manifest:
         if unknown:
             raise ValueError(f"unknown field(s) {', '.join(sorted(unknown))}")
         return cls(**content)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a file of this name can only lie in the manifest's own folder."""
+    return name not in ("", ".", "..") and "/" not in name and "\\" not in name and "\0" not in name
 
 
 def manifest_path(model: Path) -> Path:
@@ -129,10 +155,39 @@ def _read(path: Path, limit: int, kind: str) -> bytes:
     return content
 
 
-def read_verified(model: Path, manifest_file: Path) -> tuple[bytes, Manifest]:
+EMBEDDED_KEY = "edge_mdda.manifest"
+"""Name of the ONNX metadata entry that repeats the manifest."""
+
+NOT_EMBEDDED = ("file", "sha256", "files")
+
+
+def embedded_text(manifest: Manifest) -> str:
+    """What an ONNX file says of itself: the manifest less file names and hashes, which it cannot know."""
+    return canonical({k: v for k, v in asdict(manifest).items() if k not in NOT_EMBEDDED}).decode()
+
+
+def read_manifest(path: Path) -> tuple[dict[str, Any], Manifest]:
+    """A manifest as it was written and as it is used; ModelError when it is not usable."""
+    text = _read(path, MAX_MANIFEST_BYTES, "manifest")
+    try:
+        content = json.loads(text)
+        return content, Manifest.from_mapping(content)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        cause = " ".join(str(error).split())
+        raise ModelError(f"{path}: not a usable manifest ({cause}); export the model again") from error
+
+
+def read_signature(model: Path) -> bytes | None:
+    """The signature beside a model, None where there is none."""
+    path = signature_path(model)
+    return _read(path, MAX_SIGNATURE_BYTES, "signature") if path.is_file() else None
+
+
+def read_verified(model: Path, manifest_file: Path, trusted: frozenset[str] = frozenset()) -> tuple[bytes, Manifest]:
     """The model's bytes and manifest, after the bytes were found to be those that it describes.
 
-    The bytes that were hashed are the bytes returned: the file is read once.
+    The bytes that were hashed are the bytes returned: the file is read once. Where keys are ``trusted``, the
+    manifest must be signed by one of them.
 
     Raises
     ------
@@ -140,12 +195,9 @@ def read_verified(model: Path, manifest_file: Path) -> tuple[bytes, Manifest]:
         A file is missing, unreadable or not what it should be.
     """
     content = _read(model, MAX_MODEL_BYTES, "model")
-    text = _read(manifest_file, MAX_MANIFEST_BYTES, "manifest")
-    try:
-        manifest = Manifest.from_mapping(json.loads(text))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        cause = " ".join(str(error).split())
-        raise ModelError(f"{manifest_file}: not a usable manifest ({cause}); export the model again") from error
+    written, manifest = read_manifest(manifest_file)
+    if trusted:
+        require_trusted(written, read_signature(model), model, trusted)
     digest = sha256(content).hexdigest()
     if digest != manifest.sha256:
         raise ModelError(

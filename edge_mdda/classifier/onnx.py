@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from pathlib import Path
+
 import numpy as np
 
+from edge_mdda.classifier import providers
 from edge_mdda.classifier.manifest import Manifest
 from edge_mdda.classifier.tensors import check_batch, to_input, to_probabilities
 from edge_mdda.errors import ModelError
 
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
-ERRORS_ONLY = 3  # ONNX Runtime's log severity
+ERRORS_ONLY, FATAL_ONLY = 3, 4  # ONNX Runtime's log severities
 
 
 class OnnxClassifier:
-    """A model opened in ONNX Runtime on the CPU; see :class:`edge_mdda.classifier.Classifier`."""
+    """A model opened in ONNX Runtime; see :class:`edge_mdda.classifier.Classifier`."""
 
-    def __init__(self, content: bytes, manifest: Manifest, threads: int = 1) -> None:
+    def __init__(self, content: bytes, manifest: Manifest, threads: int = 1, provider: str = "cpu") -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -26,8 +31,15 @@ class OnnxClassifier:
         options.log_severity_level = ERRORS_ONLY
         # Arenas keep the peak of every size they saw; one image a call needs no such cache.
         options.enable_cpu_mem_arena = False
+        # On x86 without VNNI the default kernels add pairs of int8 products in 16 bits and saturate; this option takes
+        # exact ones there. Arm and newer x86 processors are exact anyway and ignore it.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        chosen = providers.wanted(provider, onnxruntime.get_available_providers(), manifest)
+        if provider != "cpu":  # what did not load is said below, in one line
+            onnxruntime.set_default_logger_severity(FATAL_ONLY)
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints there when it falls back
+                self._session = onnxruntime.InferenceSession(content, options, providers=chosen)
         except Exception as error:  # onnxruntime raises types of its own, all below Exception
             cause = str(error).splitlines()[0][:200]
             raise ModelError(f"{manifest.file}: ONNX Runtime cannot open the model ({cause})") from error
@@ -36,8 +48,9 @@ class OnnxClassifier:
             raise ModelError(f"{manifest.file}: expected one uint8 or float image input and one output")
         self._input, self._dtype = inputs[0].name, DTYPES[inputs[0].type]
         self.manifest = manifest
-        # A provider that was asked for can fail to load; say what really runs.
-        self.runtime = f"onnxruntime {onnxruntime.__version__} {self._session.get_providers()[0]}"
+        libraries = Path(onnxruntime.__file__).parent / "capi"
+        first = providers.loaded(provider, self._session.get_providers(), libraries)
+        self.runtime = f"onnxruntime {onnxruntime.__version__} {first}"
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Class probabilities ``(n, n_labels)`` float32 of ``(n, height, width, 3)`` uint8 RGB."""
