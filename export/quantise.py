@@ -1,7 +1,8 @@
 """A checkpoint becomes the built-in model: int8 ONNX (QDQ, per channel), its thresholds and its manifest.
 
-The graph takes uint8 NHWC pixels and normalises by itself. Post-training quantisation is calibrated on
-training images, half of them purified, since that is what the network will see.
+The graph takes uint8 NHWC pixels and normalises by itself. A checkpoint of ``python -m export qat`` brings the
+ranges of its activations along and is converted with exactly these. Any other is calibrated on training
+images, half of them purified, since that is what the network will see.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import hashlib
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,11 +26,16 @@ from edge_mdda.files import replace_file
 from edge_mdda.params import PRESETS
 from export.dataset import MALIGNANT, SIDE, LabelledImages, iter_images, read_split
 from export.evaluate import open_any, predict_all, purifier_seed
+from export.finetune_int8 import stored_ranges
 from export.metrics import balanced_accuracy, threshold_for_sensitivity
+from export.train import file_hash
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 17
 CALIBRATION_IMAGES = 400
-FLOAT_FIRST_CONVOLUTIONS = 3  # the stem's wide activation ranges cost most when quantised
+FLOAT_FIRST_CONVOLUTIONS = 3  # without fitted rounding they cost most when quantised
 SENSITIVITY = 0.95  # of the referral threshold, on malignant images of val
 FALSE_ALARMS = 0.05  # of the retake threshold, on clean images of val
 MAX_BYTES = 4_500_000
@@ -87,7 +93,30 @@ def _calibration(data: LabelledImages, seed: int) -> Iterator[np.ndarray]:
         yield purifier.purify(image, purifier_seed(path, seed)) if n % 2 else image
 
 
-def _quantise(source: Path, target: Path, images: Iterator[np.ndarray]) -> None:
+def activation_overrides(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """Ranges by the checkpoint's names as onnxruntime's quantiser takes them, by the names of the graph's tensors.
+
+    Every node carries the path of the module that it came from. A convolution's range is that behind its ReLU6.
+    """
+    clips = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "Clip"}
+    tensors = {}
+    for node in model.graph.node:
+        module = node.name.removeprefix("/network/").rpartition("/")[0].replace("/", ".")
+        if node.op_type in ("Conv", "Gemm", "Add", "GlobalAveragePool"):
+            tensors[module] = node.output[0]
+        elif node.op_type == "Div":
+            tensors["input"] = node.output[0]
+    if tensors.keys() != ranges.keys():
+        unmatched = ", ".join(sorted(tensors.keys() ^ ranges.keys())[:3])
+        raise ExportError(f"the checkpoint's ranges do not fit the exported graph ({unmatched}); run qat again")
+    bounds = {clips.get(tensors[name], tensors[name]): limits for name, limits in ranges.items()}
+    return {t: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for t, (low, high) in bounds.items()}
+
+
+def _quantise(
+    source: Path, target: Path, images: Iterator[np.ndarray], ranges: Mapping[str, tuple[float, float]] | None = None
+) -> None:
+    """Float ONNX to int8: everything with the given ranges, or with those seen on ``images`` and a float start."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -99,7 +128,8 @@ def _quantise(source: Path, target: Path, images: Iterator[np.ndarray]) -> None:
 
     prepared = source.with_suffix(".prepared.onnx")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-    convolutions = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
+    model = onnx.load(prepared)
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     quantize_static(
         str(prepared),
         str(target),
@@ -108,8 +138,22 @@ def _quantise(source: Path, target: Path, images: Iterator[np.ndarray]) -> None:
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=convolutions[:FLOAT_FIRST_CONVOLUTIONS],
+        nodes_to_exclude=convolutions[:FLOAT_FIRST_CONVOLUTIONS] if ranges is None else [],
+        extra_options={} if ranges is None else {"TensorQuantOverrides": activation_overrides(model, ranges)},
     )
+
+
+def int8_onnx(
+    checkpoint: Path, images: Iterator[np.ndarray], ranges: Mapping[str, tuple[float, float]] | None
+) -> bytes:
+    """The int8 file of a checkpoint; the images are only looked at where there are no ranges."""
+    with tempfile.TemporaryDirectory() as folder:
+        floating, quantised = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        _export_float(checkpoint, floating)
+        # The tool insists on seeing an image, even if every range is given.
+        blank = np.zeros((SIDE, SIDE, 3), np.uint8)
+        _quantise(floating, quantised, images if ranges is None else iter([blank]), ranges)
+        return quantised.read_bytes()
 
 
 def int8_share(model: bytes) -> tuple[int, int]:
@@ -137,34 +181,51 @@ def choose_thresholds(raw: np.ndarray, purified: np.ndarray, data: LabelledImage
     return math.floor(refer_at * 1e4) / 1e4, round(float(np.quantile(disagreement, 1 - FALSE_ALARMS)), 4)
 
 
-def quantise(checkpoint: Path, data_root: Path, out: Path, command: str, seed: int = 0) -> dict[str, Any]:
+def teacher_of(checkpoint: Path, content: Mapping[str, Any], reference: Path | None) -> Path:
+    """The float network that int8 has to agree with: what it was fitted to, or the checkpoint itself."""
+    if "ranges" not in content:
+        return reference or checkpoint
+    if reference is None:
+        raise ExportError(f"{checkpoint}: was fitted to a float network; name that one's checkpoint with --reference")
+    if file_hash(reference) != content["init"]:
+        raise ExportError(f"{reference}: is not the network that {checkpoint} was fitted to")
+    return reference
+
+
+def quantise(
+    checkpoint: Path, data_root: Path, out: Path, command: str, seed: int = 0, reference: Path | None = None
+) -> dict[str, Any]:
     """Convert, verify on ``val`` and write ``out`` and its manifest.
 
     Parameters
     ----------
     checkpoint : Path
-        Of ``python -m export train``.
+        Of ``python -m export train`` or ``qat``.
     data_root : Path
         ``train`` calibrates, ``val`` verifies and chooses the thresholds.
     out : Path
         The ``.onnx`` file; its manifest goes beside it.
     command : str
         Stored in the manifest as what chose the thresholds.
+    seed : int
+        Of the calibration images.
+    reference : Path, optional
+        The float network that int8 is compared with; needed after ``qat``, whose own weights are no reference.
 
     Raises
     ------
     ExportError
         Not int8, too large, or too far from the float network; nothing is written then.
     """
+    from export.network import load_checkpoint
+
     val = read_split(data_root, "val")
-    source = open_any(checkpoint)
-    with tempfile.TemporaryDirectory() as folder:
-        floating, quantised = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        _export_float(checkpoint, floating)
-        _quantise(floating, quantised, _calibration(read_split(data_root, "train"), seed))
-        content = quantised.read_bytes()
+    stored = load_checkpoint(checkpoint)
+    ranges = stored_ranges(stored)
+    source = open_any(teacher_of(checkpoint, stored, reference))
+    content = int8_onnx(checkpoint, _calibration(read_split(data_root, "train"), seed), ranges)
     n_int8, n_layers = int8_share(content)
-    if n_layers - n_int8 > FLOAT_FIRST_CONVOLUTIONS:
+    if n_layers - n_int8 > (FLOAT_FIRST_CONVOLUTIONS if ranges is None else 0):
         raise ExportError(f"only {n_int8} of {n_layers} layers have int8 weights: this is no int8 model")
     if len(content) > MAX_BYTES:
         raise ExportError(f"the model has {len(content)} bytes, more than {MAX_BYTES}")
@@ -184,14 +245,14 @@ def quantise(checkpoint: Path, data_root: Path, out: Path, command: str, seed: i
     classifier: Classifier = OnnxClassifier(content, draft, threads=1)
     raw = predict_all(classifier, val, None)
     purified = predict_all(classifier, val, "balanced")
-    reference = predict_all(source, val, "balanced")
-    agreement = float((purified.argmax(1) == reference.argmax(1)).mean())
+    wanted = predict_all(source, val, "balanced")
+    agreement = float((purified.argmax(1) == wanted.argmax(1)).mean())
     if agreement < MIN_AGREEMENT:
         raise ExportError(f"int8 and float agree on {agreement:.1%} of val only; quantise otherwise or train on")
     refer_at, retake_at = choose_thresholds(raw, purified, val)
     n_classes = len(val.labels)
     metrics = {
-        "val_balanced_accuracy_float_purified": balanced_accuracy(val.targets, reference.argmax(1), n_classes),
+        "val_balanced_accuracy_float_purified": balanced_accuracy(val.targets, wanted.argmax(1), n_classes),
         "val_balanced_accuracy_int8_purified": balanced_accuracy(val.targets, purified.argmax(1), n_classes),
         "val_balanced_accuracy_int8_raw": balanced_accuracy(val.targets, raw.argmax(1), n_classes),
         "val_argmax_agreement_with_float": agreement,
