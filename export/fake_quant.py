@@ -124,15 +124,20 @@ class FakeQuantNet(nn.Module):
         Its weights are copied.
     ranges : mapping of str to (float, float)
         Ranges of the activations by name. One without a range is left exact.
-    exact : bool
-        Leave the weights as they are, too: with no ranges this is the float network.
+    n_float : int, optional
+        So many layers keep their weights as they are, from the first on. Without ranges and with all layers in
+        float (None) this is the float network.
     """
 
-    def __init__(self, network: LesionNet, ranges: Mapping[str, Range] | None = None, *, exact: bool = False) -> None:
+    def __init__(self, network: LesionNet, ranges: Mapping[str, Range] | None = None, n_float: int | None = 0) -> None:
         super().__init__()
         pairs = _norms(network)
         linear = tuple(name for name, _ in pairs if name.endswith(("._project_conv", "._fc")))
-        layers = [Layer(name, network.get_submodule(name), norm, name not in linear, exact) for name, norm in pairs]
+        exact = len(pairs) if n_float is None else n_float
+        layers = [
+            Layer(name, network.get_submodule(name), norm, name not in linear, n < exact)
+            for n, (name, norm) in enumerate(pairs)
+        ]
         self.blocks: list[tuple[str, int, bool]] = []
         """Name, number of layers and whether a residual sum ends it, of each block."""
         for index, block in enumerate(network.body._blocks):
@@ -208,6 +213,11 @@ class FakeQuantNet(nn.Module):
             source.weight.copy_(layer.used_weight())  # type: ignore[operator]
             (source if norm is None else norm).bias.copy_(layer.bias)  # type: ignore[operator]
         return network
+
+
+def without_float_start(ranges: Mapping[str, Range], n_float: int) -> dict[str, Range]:
+    """The ranges that remain where the first layers are in float: of what a quantised layer reads or writes."""
+    return dict(list(ranges.items())[n_float:])
 
 
 def _norms(network: LesionNet) -> list[tuple[str, nn.BatchNorm2d | None]]:

@@ -141,11 +141,11 @@ def finetune_int8(
 
     if stored is None:
         images = fitting_images(data, options.fit_images, options.seed)
-        student = round_network(teacher, calibrate(teacher, images), images, options.seed)
-        average = FakeQuantNet(teacher, student.ranges)
+        student = round_network(teacher, calibrate(teacher, images), images, options.float_layers, options.seed)
+        average = FakeQuantNet(teacher, student.ranges, options.float_layers)
         average.load_state_dict(student.state_dict())
     else:
-        student, average = (FakeQuantNet(teacher, stored_ranges(stored)) for _ in range(2))
+        student, average = (FakeQuantNet(teacher, stored_ranges(stored), options.float_layers) for _ in range(2))
         student.load_state_dict(stored["student"])
         average.load_state_dict(stored["average"])
     optimiser = torch.optim.Adam(student.parameters(), lr=options.lr)
@@ -157,6 +157,7 @@ def finetune_int8(
     def save(step: int) -> None:
         fitted = {
             "step": step,
+            "float_layers": [layer.name for layer in student.in_order() if layer.exact],
             "ranges": {name: list(bounds) for name, bounds in student.ranges.items()},
             "ema": average.to_network().state_dict(),
             "student": student.state_dict(),
@@ -174,7 +175,7 @@ def finetune_int8(
             seed=options.seed,
         )  # fmt: skip
         batches = PlainBatches(decode_all(data, SIDE, SIDE), data, schedule)
-        exact = FakeQuantNet(teacher, exact=True).eval()  # the teacher without batch norms: twice as fast
+        exact = FakeQuantNet(teacher, n_float=None).eval()  # the teacher without batch norms: twice as fast
         started, losses = time.monotonic(), []
         with (out / "log.jsonl").open("a", encoding="utf-8") as log:
             for step, (pixels, _) in enumerate(batches.ahead(first, options.steps), start=first):

@@ -106,17 +106,21 @@ def activation_overrides(model: onnx.ModelProto, ranges: Mapping[str, tuple[floa
             tensors[module] = node.output[0]
         elif node.op_type == "Div":
             tensors["input"] = node.output[0]
-    if tensors.keys() != ranges.keys():
-        unmatched = ", ".join(sorted(tensors.keys() ^ ranges.keys())[:3])
-        raise ExportError(f"the checkpoint's ranges do not fit the exported graph ({unmatched}); run qat again")
+    unmatched = sorted(ranges.keys() - tensors.keys())
+    if unmatched:
+        raise ExportError(f"the checkpoint's ranges do not fit the graph ({unmatched[0]}); run qat again")
     bounds = {clips.get(tensors[name], tensors[name]): limits for name, limits in ranges.items()}
     return {t: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for t, (low, high) in bounds.items()}
 
 
 def _quantise(
-    source: Path, target: Path, images: Iterator[np.ndarray], ranges: Mapping[str, tuple[float, float]] | None = None
+    source: Path,
+    target: Path,
+    images: Iterator[np.ndarray],
+    n_float: int,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
-    """Float ONNX to int8: everything with the given ranges, or with those seen on ``images`` and a float start."""
+    """Float ONNX to int8, all but the first ``n_float`` convolutions, with these ranges or those seen on ``images``."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -130,6 +134,7 @@ def _quantise(
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     model = onnx.load(prepared)
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    overrides = {} if ranges is None else {"TensorQuantOverrides": activation_overrides(model, ranges)}
     quantize_static(
         str(prepared),
         str(target),
@@ -138,13 +143,14 @@ def _quantise(
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=convolutions[:FLOAT_FIRST_CONVOLUTIONS] if ranges is None else [],
-        extra_options={} if ranges is None else {"TensorQuantOverrides": activation_overrides(model, ranges)},
+        nodes_to_exclude=convolutions[:n_float],
+        # Logits in float: 256 levels would make the best two classes equal now and then.
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]} | overrides,
     )
 
 
 def int8_onnx(
-    checkpoint: Path, images: Iterator[np.ndarray], ranges: Mapping[str, tuple[float, float]] | None
+    checkpoint: Path, images: Iterator[np.ndarray], n_float: int, ranges: Mapping[str, tuple[float, float]] | None
 ) -> bytes:
     """The int8 file of a checkpoint; the images are only looked at where there are no ranges."""
     with tempfile.TemporaryDirectory() as folder:
@@ -152,7 +158,7 @@ def int8_onnx(
         _export_float(checkpoint, floating)
         # The tool insists on seeing an image, even if every range is given.
         blank = np.zeros((SIDE, SIDE, 3), np.uint8)
-        _quantise(floating, quantised, images if ranges is None else iter([blank]), ranges)
+        _quantise(floating, quantised, images if ranges is None else iter([blank]), n_float, ranges)
         return quantised.read_bytes()
 
 
@@ -223,9 +229,10 @@ def quantise(
     stored = load_checkpoint(checkpoint)
     ranges = stored_ranges(stored)
     source = open_any(teacher_of(checkpoint, stored, reference))
-    content = int8_onnx(checkpoint, _calibration(read_split(data_root, "train"), seed), ranges)
+    n_float = FLOAT_FIRST_CONVOLUTIONS if ranges is None else len(stored["float_layers"])
+    content = int8_onnx(checkpoint, _calibration(read_split(data_root, "train"), seed), n_float, ranges)
     n_int8, n_layers = int8_share(content)
-    if n_layers - n_int8 > (FLOAT_FIRST_CONVOLUTIONS if ranges is None else 0):
+    if n_layers - n_int8 > n_float:
         raise ExportError(f"only {n_int8} of {n_layers} layers have int8 weights: this is no int8 model")
     if len(content) > MAX_BYTES:
         raise ExportError(f"the model has {len(content)} bytes, more than {MAX_BYTES}")

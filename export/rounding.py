@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from export.fake_quant import INPUT_RANGE, WEIGHT_LEVELS, FakeQuantNet, Layer, Range
+from export.fake_quant import INPUT, INPUT_RANGE, WEIGHT_LEVELS, FakeQuantNet, Layer, Range, without_float_start
 from export.network import LesionNet
 
 FITTED_LAYERS = 12
@@ -52,11 +52,11 @@ class _Observer(FakeQuantNet):
 @torch.no_grad()
 def calibrate(network: LesionNet, images: np.ndarray) -> dict[str, Range]:
     """Extremes of every activation on ``(n, h, w, 3)`` uint8 images, in the order of execution."""
-    observer = _Observer(network, exact=True).eval()
+    observer = _Observer(network, n_float=None).eval()
     observer.seen = {}
     for start in range(0, len(images), CHUNK):
         observer(to_batch(images[start : start + CHUNK]))
-    return {**observer.seen, "input": INPUT_RANGE}
+    return {**observer.seen, INPUT: INPUT_RANGE}
 
 
 def _positions(layer: Layer, x: torch.Tensor, n: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,7 +176,7 @@ class _Rounder:
 
     def run_layer(self, layer: Layer, x: Pair) -> Pair:
         source = self.by_name[layer.name]
-        if layer.name in self.fitted:
+        if layer.name in self.fitted and not layer.exact:
             layer.weight.copy_(self._fit(source, *x))
         layer.bias.data += _channel_means(source, x[0]) - _channel_means(layer, x[1])
         return (
@@ -206,7 +206,9 @@ def _channel_means(layer: Layer, x: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def round_network(network: LesionNet, ranges: dict[str, Range], images: np.ndarray, seed: int = 0) -> FakeQuantNet:
+def round_network(
+    network: LesionNet, ranges: dict[str, Range], images: np.ndarray, n_float: int = 0, seed: int = 0
+) -> FakeQuantNet:
     """A quantised network whose weights and biases are fitted to the float one layer by layer.
 
     Parameters
@@ -217,11 +219,13 @@ def round_network(network: LesionNet, ranges: dict[str, Range], images: np.ndarr
         Of :func:`calibrate`.
     images : ndarray
         ``(n, h, w, 3)`` uint8; about 20 MB of memory each while it lasts.
+    n_float : int
+        So many layers are left in float, from the first on.
     seed : int
         Of the positions that are looked at.
     """
-    exact = FakeQuantNet(network, exact=True).eval()
-    rounded = FakeQuantNet(network, ranges).eval()
+    exact = FakeQuantNet(network, n_float=None).eval()
+    rounded = FakeQuantNet(network, without_float_start(ranges, n_float), n_float).eval()
     pixels = to_batch(images)
     rounded.walk((exact.enter(pixels), rounded.enter(pixels)), _Rounder(exact, rounded, seed))
     return rounded

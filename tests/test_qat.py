@@ -95,7 +95,7 @@ def test_grids_are_those_of_the_runtimes():
 
 
 def test_without_rounding_it_is_the_float_network(network, images):
-    exact = FakeQuantNet(network, exact=True)
+    exact = FakeQuantNet(network, n_float=None)
     with torch.no_grad():
         np.testing.assert_allclose(
             exact(to_batch(images[:2])).numpy(), network(to_batch(images[:2])).numpy(), atol=1e-4
@@ -125,7 +125,7 @@ def test_the_int8_file_computes_the_same(network, student, ranges, images, tmp_p
     from tests.tiny_models import manifest_for
 
     save_checkpoint(tmp_path / "c.pt", {"labels": list(CLASSES), "ema": student.to_network().state_dict()})
-    content = int8_onnx(tmp_path / "c.pt", iter(()), ranges)
+    content = int8_onnx(tmp_path / "c.pt", iter(()), 0, ranges)
     assert int8_share(content) == (50, 50)
     labels = dict.fromkeys(CLASSES, "")
     manifest = manifest_for(content, "c.onnx", labels=labels, malignant=("mel",), height=SIDE, width=SIDE)
@@ -141,9 +141,9 @@ def test_the_int8_file_computes_the_same(network, student, ranges, images, tmp_p
 def test_unknown_ranges_are_refused(ranges, root):
     from export.quantise import ExportError, int8_onnx
 
-    fewer = {name: bounds for name, bounds in ranges.items() if name != "body._conv_head"}
-    with pytest.raises(ExportError, match=r"do not fit the exported graph \(body\._conv_head\)"):
-        int8_onnx(root / "float.pt", iter(()), fewer)
+    more = ranges | {"body._conv_tail": (0.0, 6.0)}
+    with pytest.raises(ExportError, match=r"do not fit the graph \(body\._conv_tail\)"):
+        int8_onnx(root / "float.pt", iter(()), 0, more)
 
 
 def test_plain_weights_keep_the_grid(student, ranges, images):
@@ -191,14 +191,15 @@ def test_a_run_resumes_and_its_ranges_survive(root, tmp_path):
     resumed = load_checkpoint(path)
     assert resumed["step"] == whole["step"] == 2
     assert stored_ranges(resumed) == stored_ranges(whole)
-    assert len(stored_ranges(resumed)) == 50 + 9 + 2  # layers, residual sums, input and pooling
+    assert len(stored_ranges(resumed)) == 50 + 9 + 2 - 2  # layers, sums, input and pooling, less the float start
+    assert resumed["float_layers"] == ["body._conv_stem", "body._blocks.0._depthwise_conv"]
     for name, value in whole["student"].items():
         torch.testing.assert_close(resumed["student"][name], value, rtol=1e-4, atol=1e-5, msg=name)
 
     # Any exporter can read it: a plain network whose weights need no more rounding.
     network, content = network_from_checkpoint(path)
-    student = FakeQuantNet(network, stored_ranges(content))
-    average = FakeQuantNet(network, stored_ranges(content))
+    student = FakeQuantNet(network, stored_ranges(content), 2)
+    average = FakeQuantNet(network, stored_ranges(content), 2)
     average.load_state_dict(content["average"])
     for plain, kept in zip(student.in_order(), average.in_order(), strict=True):
         torch.testing.assert_close(plain.weight, kept.used_weight(), rtol=1e-5, atol=1e-7)
