@@ -18,7 +18,7 @@ from edge_mdda.errors import EdgeMddaError
 from edge_mdda.params import PRESETS
 from export import commands_convert, commands_sign
 from export.dataset import SPLITS
-from export.options import TrainOptions
+from export.options import Int8Options, TrainOptions
 
 DEFAULT_DATA = Path("../shared/data/ham10000")
 BUILT_IN = Path("edge_mdda/models/lesion-lite0-int8.onnx")
@@ -28,9 +28,10 @@ EXAMPLES = """\
 examples:
   python -m export train --out runs/stage1 --size 160 --purify-share 0
   python -m export train --out runs/stage2 --init runs/stage1/checkpoint.pt
-  python -m export quantise runs/stage2/checkpoint.pt
   python -m export formats
   python -m export convert runs/stage2/checkpoint.pt --format all --calibration ../shared/data/ham10000 --out build
+  python -m export qat runs/stage2/checkpoint.pt --out runs/int8
+  python -m export quantise runs/int8/checkpoint.pt --reference runs/stage2/checkpoint.pt
   python -m export evaluate --split test --purify on --json out.json
   python -m export kernels --cpu cortex-a72 --out dist/
   python -m export evaluate --model other.onnx --images DIR --labels FILE.csv
@@ -60,14 +61,16 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt and log.jsonl go here")
     train.add_argument("--init", type=Path, metavar="FILE", help="start from this checkpoint, not from ImageNet")
     train.add_argument("--threads", type=_at_least(1), default=1, help="of the tensor library (%(default)s)")
-    for field in fields(TrainOptions):
-        train.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=type(field.default),
-            default=field.default,
-            help=f"{field.metadata['help']} (%(default)s)",
-        )
+    _add_options(train, TrainOptions)
     train.set_defaults(run=_train)
+
+    qat = commands.add_parser("qat", help="fit a float checkpoint to int8: ranges, rounding, fine-tuning")
+    _add_data(qat)
+    qat.add_argument("checkpoint", type=Path)
+    qat.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt and log.jsonl go here")
+    qat.add_argument("--threads", type=_at_least(1), default=1, help="of the tensor library (%(default)s)")
+    _add_options(qat, Int8Options)
+    qat.set_defaults(run=_qat)
 
     evaluate = commands.add_parser("evaluate", help="figures with intervals for any of our model files")
     _add_data(evaluate)
@@ -87,6 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(quantise)
     quantise.add_argument("checkpoint", type=Path)
     quantise.add_argument("--out", type=Path, default=BUILT_IN, metavar="FILE", help="(%(default)s)")
+    quantise.add_argument(
+        "--reference", type=Path, metavar="FILE", help="float checkpoint that int8 must agree with; needed after qat"
+    )
     quantise.add_argument("--seed", type=_at_least(0), default=0, help="of the calibration images (%(default)s)")
     quantise.set_defaults(run=_quantise)
 
@@ -109,6 +115,16 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=DEMO, metavar="FILE", help="(%(default)s)")
     demo.set_defaults(run=_demo)
     return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, options: type[TrainOptions] | type[Int8Options]) -> None:
+    for field in fields(options):
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=type(field.default),
+            default=field.default,
+            help=f"{field.metadata['help']} (%(default)s)",
+        )
 
 
 def _at_least(low: int) -> Callable[[str], int]:
@@ -157,12 +173,26 @@ def _train(args: argparse.Namespace) -> int:
 
     options = TrainOptions(**{f.name: getattr(args, f.name) for f in fields(TrainOptions)})
 
-    def progress(step: int, steps: int, loss: float, rate: float) -> None:
-        left = (steps - step) * options.batch / rate / 60
-        print(f"step {step}/{steps}  loss {loss:.3f}  {rate:.1f} images/s  {left:.0f} min left", flush=True)
-
+    progress = _training_printer(options.batch)
     print(train(args.data, args.out, options, init=args.init, threads=args.threads, progress=progress))
     return 0
+
+
+def _qat(args: argparse.Namespace) -> int:
+    from export.finetune_int8 import finetune_int8
+
+    options = Int8Options(**{f.name: getattr(args, f.name) for f in fields(Int8Options)})
+    progress = _training_printer(options.batch)
+    print(finetune_int8(args.data, args.checkpoint, args.out, options, threads=args.threads, progress=progress))
+    return 0
+
+
+def _training_printer(batch: int) -> Callable[[int, int, float, float], None]:
+    def progress(step: int, steps: int, loss: float, rate: float) -> None:
+        left = (steps - step) * batch / rate / 60
+        print(f"step {step}/{steps}  loss {loss:.4f}  {rate:.1f} images/s  {left:.0f} min left", flush=True)
+
+    return progress
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -191,8 +221,11 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _quantise(args: argparse.Namespace) -> int:
     from export.quantise import quantise
 
-    command = shlex.join(["python", "-m", "export", "quantise", str(args.checkpoint), "--seed", str(args.seed)])
-    for name, value in quantise(args.checkpoint, args.data, args.out, command, args.seed).items():
+    reference = ["--reference", str(args.reference)] if args.reference else []
+    command = shlex.join(
+        ["python", "-m", "export", "quantise", str(args.checkpoint), *reference, "--seed", str(args.seed)]
+    )
+    for name, value in quantise(args.checkpoint, args.data, args.out, command, args.seed, args.reference).items():
         print(f"{name}: {value}")
     print(args.out)
     return 0

@@ -50,3 +50,32 @@ class TrainOptions:
         for name, good in checks.items():
             if not good:
                 raise ParamsError(f"{name}: out of range, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """Of fitting a network to int8; stored in its checkpoint, and a run resumes only with the same options."""
+
+    fit_images: int = _option(256, "training images that ranges, rounding and biases are fitted to (20 MB each)")
+    float_layers: int = _option(2, "first convolutions that stay in float; their outputs are the most sensitive")
+    steps: int = _option(0, "optimiser steps of fine-tuning after that")
+    batch: int = _option(16, "images a step")
+    lr: float = _option(1e-5, "peak learning rate")
+    ema: float = _option(0.98, "decay of the averaged weights")
+    purify_share: float = _option(0.6, "share of the views that pass through MDDA")
+    seed: int = _option(0, "of everything random")
+
+    def __post_init__(self) -> None:
+        checks = {
+            "fit_images": self.fit_images >= 1,
+            "float_layers": 0 <= self.float_layers <= 49,
+            "steps": self.steps >= 0,
+            "batch": self.batch >= 1,
+            "lr": 0 < self.lr <= 1,
+            "ema": 0 <= self.ema < 1,
+            "purify_share": 0 <= self.purify_share <= 1,
+            "seed": self.seed >= 0,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise ParamsError(f"{name}: out of range, got {getattr(self, name)!r}")

@@ -1,7 +1,8 @@
 """A checkpoint becomes the built-in model: int8 ONNX (QDQ, per channel), its thresholds and its manifest.
 
-The graph takes uint8 NHWC pixels and normalises by itself. Post-training quantisation is calibrated on
-training images, half of them purified, since that is what the network will see.
+The graph takes uint8 NHWC pixels and normalises by itself. A checkpoint of ``python -m export qat`` brings the
+ranges of its activations along and is converted with exactly these. Any other is calibrated on training
+images, half of them purified, since that is what the network will see.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from edge_mdda.params import PRESETS
 from export.dataset import MALIGNANT, SIDE, LabelledImages, iter_images, read_split
 from export.errors import ExportError
 from export.evaluate import open_any, predict_all, purifier_seed
+from export.finetune_int8 import stored_ranges
 from export.metrics import balanced_accuracy, threshold_for_sensitivity
 from export.ranges import onnx_overrides
+from export.train import file_hash
 
 OPSET = 17
 CALIBRATION_IMAGES = 400
-FLOAT_FIRST_CONVOLUTIONS = 3  # the stem's wide activation ranges cost most when quantised
+FLOAT_FIRST_CONVOLUTIONS = 3  # without fitted rounding they cost most when quantised
 SENSITIVITY = 0.95  # of the referral threshold, on malignant images of val
 FALSE_ALARMS = 0.05  # of the retake threshold, on clean images of val
 MAX_BYTES = 4_500_000
@@ -85,10 +88,6 @@ def _calibration(data: LabelledImages, seed: int) -> Iterator[np.ndarray]:
     purifier = Purifier(SIDE, SIDE, PRESETS["balanced"])
     for n, (path, image) in enumerate(zip(subset.paths, iter_images(subset, SIDE, SIDE), strict=True)):
         yield purifier.purify(image, purifier_seed(path, seed)) if n % 2 else image
-
-
-def _quantise(source: Path, target: Path, images: Iterator[np.ndarray]) -> None:
-    quantise_onnx(source, target, (image[None] for image in images))
 
 
 def quantise_onnx(
@@ -148,6 +147,20 @@ def quantise_onnx(
     )
 
 
+def int8_onnx(
+    checkpoint: Path, images: Iterator[np.ndarray], n_float: int, ranges: Mapping[str, tuple[float, float]] | None
+) -> bytes:
+    """The int8 file of a checkpoint; the images are only looked at where there are no ranges."""
+    with tempfile.TemporaryDirectory() as folder:
+        floating, quantised = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        _export_float(checkpoint, floating)
+        # The tool insists on seeing an image, even if every range is given.
+        blank = np.zeros((SIDE, SIDE, 3), np.uint8)
+        feeds = images if ranges is None else iter([blank])
+        quantise_onnx(floating, quantised, (image[None] for image in feeds), float_first=n_float, ranges=ranges)
+        return quantised.read_bytes()
+
+
 def int8_share(model: bytes) -> tuple[int, int]:
     """``(convolutions and matrix products with int8 weights, all of them)`` of an ONNX file."""
     import onnx
@@ -175,34 +188,52 @@ def choose_thresholds(
     return math.floor(refer_at * 1e4) / 1e4, round(float(np.quantile(disagreement, 1 - FALSE_ALARMS)), 4)
 
 
-def quantise(checkpoint: Path, data_root: Path, out: Path, command: str, seed: int = 0) -> dict[str, Any]:
+def teacher_of(checkpoint: Path, content: Mapping[str, Any], reference: Path | None) -> Path:
+    """The float network that int8 has to agree with: what it was fitted to, or the checkpoint itself."""
+    if "ranges" not in content:
+        return reference or checkpoint
+    if reference is None:
+        raise ExportError(f"{checkpoint}: was fitted to a float network; name that one's checkpoint with --reference")
+    if file_hash(reference) != content["init"]:
+        raise ExportError(f"{reference}: is not the network that {checkpoint} was fitted to")
+    return reference
+
+
+def quantise(
+    checkpoint: Path, data_root: Path, out: Path, command: str, seed: int = 0, reference: Path | None = None
+) -> dict[str, Any]:
     """Convert, verify on ``val`` and write ``out`` and its manifest.
 
     Parameters
     ----------
     checkpoint : Path
-        Of ``python -m export train``.
+        Of ``python -m export train`` or ``qat``.
     data_root : Path
         ``train`` calibrates, ``val`` verifies and chooses the thresholds.
     out : Path
         The ``.onnx`` file; its manifest goes beside it.
     command : str
         Stored in the manifest as what chose the thresholds.
+    seed : int
+        Of the calibration images.
+    reference : Path, optional
+        The float network that int8 is compared with; needed after ``qat``, whose own weights are no reference.
 
     Raises
     ------
     ExportError
         Not int8, too large, or too far from the float network; nothing is written then.
     """
+    from export.network import load_checkpoint
+
     val = read_split(data_root, "val")
-    source = open_any(checkpoint)
-    with tempfile.TemporaryDirectory() as folder:
-        floating, quantised = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        _export_float(checkpoint, floating)
-        _quantise(floating, quantised, _calibration(read_split(data_root, "train"), seed))
-        content = quantised.read_bytes()
+    stored = load_checkpoint(checkpoint)
+    ranges = stored_ranges(stored)
+    source = open_any(teacher_of(checkpoint, stored, reference))
+    n_float = FLOAT_FIRST_CONVOLUTIONS if ranges is None else len(stored["float_layers"])
+    content = int8_onnx(checkpoint, _calibration(read_split(data_root, "train"), seed), n_float, ranges)
     n_int8, n_layers = int8_share(content)
-    if n_layers - n_int8 > FLOAT_FIRST_CONVOLUTIONS:
+    if n_layers - n_int8 > n_float:
         raise ExportError(f"only {n_int8} of {n_layers} layers have int8 weights: this is no int8 model")
     if len(content) > MAX_BYTES:
         raise ExportError(f"the model has {len(content)} bytes, more than {MAX_BYTES}")
@@ -222,14 +253,14 @@ def quantise(checkpoint: Path, data_root: Path, out: Path, command: str, seed: i
     classifier: Classifier = OnnxClassifier(content, draft, threads=1)
     raw = predict_all(classifier, val, None)
     purified = predict_all(classifier, val, "balanced")
-    reference = predict_all(source, val, "balanced")
-    agreement = float((purified.argmax(1) == reference.argmax(1)).mean())
+    wanted = predict_all(source, val, "balanced")
+    agreement = float((purified.argmax(1) == wanted.argmax(1)).mean())
     if agreement < MIN_AGREEMENT:
         raise ExportError(f"int8 and float agree on {agreement:.1%} of val only; quantise otherwise or train on")
     refer_at, retake_at = choose_thresholds(raw, purified, val)
     n_classes = len(val.labels)
     metrics = {
-        "val_balanced_accuracy_float_purified": balanced_accuracy(val.targets, reference.argmax(1), n_classes),
+        "val_balanced_accuracy_float_purified": balanced_accuracy(val.targets, wanted.argmax(1), n_classes),
         "val_balanced_accuracy_int8_purified": balanced_accuracy(val.targets, purified.argmax(1), n_classes),
         "val_balanced_accuracy_int8_raw": balanced_accuracy(val.targets, raw.argmax(1), n_classes),
         "val_argmax_agreement_with_float": agreement,

@@ -39,7 +39,7 @@ def _checked(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> list[tuple[
     found = _modules(model)
     unmatched = sorted(set(ranges) - {module for _, module, _ in found})
     if unmatched:
-        raise ExportError(f"the checkpoint's ranges do not fit its graph ({', '.join(unmatched[:3])})")
+        raise ExportError(f"the checkpoint's ranges do not fit the graph ({unmatched[0]}); run qat again")
     return found
 
 

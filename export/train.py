@@ -54,11 +54,12 @@ def keep_freed_memory() -> None:
         return  # another C library: only slower
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, to tell whether a run is resumed with the same data."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _forget_after(log: Path, step: int) -> None:
+def forget_after(log: Path, step: int) -> None:
     """Drop what a killed run logged after its last checkpoint; it will be logged again."""
     if log.exists():
         kept = [line for line in log.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
@@ -149,8 +150,8 @@ def train(
     empty = [label for label, n in zip(data.labels, data.class_counts(), strict=True) if n == 0]
     if empty:
         raise DatasetError(f"{data_root}: no training image of class {', '.join(empty)}")
-    origin = _file_hash(init) if init else "imagenet"
-    label_hash = _file_hash(data_root / "labels.csv")
+    origin = file_hash(init) if init else "imagenet"
+    label_hash = file_hash(data_root / "labels.csv")
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"
 
@@ -197,7 +198,7 @@ def train(
             },
         )
 
-    _forget_after(out / "log.jsonl", first)
+    forget_after(out / "log.jsonl", first)
     batches = Batches(decode_all(data, SIDE, SIDE), data, options)
     log_prior = torch.log(torch.from_numpy(batches.prior).float())
     started, losses = time.monotonic(), []
