@@ -30,7 +30,7 @@ examples:
   python -m export train --out runs/stage2 --init runs/stage1/checkpoint.pt
   python -m export formats
   python -m export convert runs/stage2/checkpoint.pt --format all --calibration ../shared/data/ham10000 --out build
-  python -m export qat runs/stage2/checkpoint.pt --out runs/int8
+  python -m export fit-int8 runs/stage2/checkpoint.pt --out runs/int8
   python -m export quantise runs/int8/checkpoint.pt --reference runs/stage2/checkpoint.pt
   python -m export evaluate --split test --purify on --json out.json
   python -m export kernels --cpu cortex-a72 --out dist/
@@ -64,13 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_options(train, TrainOptions)
     train.set_defaults(run=_train)
 
-    qat = commands.add_parser("qat", help="fit a float checkpoint to int8: ranges, rounding, fine-tuning")
-    _add_data(qat)
-    qat.add_argument("checkpoint", type=Path)
-    qat.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt and log.jsonl go here")
-    qat.add_argument("--threads", type=_at_least(1), default=1, help="of the tensor library (%(default)s)")
-    _add_options(qat, Int8Options)
-    qat.set_defaults(run=_qat)
+    fit = commands.add_parser("fit-int8", help="fit a float checkpoint to int8: ranges, rounding, fine-tuning")
+    _add_data(fit)
+    fit.add_argument("checkpoint", type=Path)
+    fit.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt and log.jsonl go here")
+    fit.add_argument("--threads", type=_at_least(1), default=1, help="of the tensor library (%(default)s)")
+    _add_options(fit, Int8Options)
+    fit.set_defaults(run=_fit_int8)
 
     evaluate = commands.add_parser("evaluate", help="figures with intervals for any of our model files")
     _add_data(evaluate)
@@ -91,7 +91,10 @@ def build_parser() -> argparse.ArgumentParser:
     quantise.add_argument("checkpoint", type=Path)
     quantise.add_argument("--out", type=Path, default=BUILT_IN, metavar="FILE", help="(%(default)s)")
     quantise.add_argument(
-        "--reference", type=Path, metavar="FILE", help="float checkpoint that int8 must agree with; needed after qat"
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="float checkpoint to agree with; needed after fit-int8",
     )
     quantise.add_argument("--seed", type=_at_least(0), default=0, help="of the calibration images (%(default)s)")
     quantise.set_defaults(run=_quantise)
@@ -178,12 +181,12 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _qat(args: argparse.Namespace) -> int:
-    from export.finetune_int8 import finetune_int8
+def _fit_int8(args: argparse.Namespace) -> int:
+    from export.fit_int8 import fit_int8
 
     options = Int8Options(**{f.name: getattr(args, f.name) for f in fields(Int8Options)})
     progress = _training_printer(options.batch)
-    print(finetune_int8(args.data, args.checkpoint, args.out, options, threads=args.threads, progress=progress))
+    print(fit_int8(args.data, args.checkpoint, args.out, options, threads=args.threads, progress=progress))
     return 0
 
 

@@ -118,7 +118,7 @@ def _add_convert(commands: Any) -> None:
 
     model = convert.add_argument_group("the model")
     model.add_argument("--weights", type=Path, metavar="FILE", help="state dict or .safetensors of a factory's network")
-    model.add_argument("--reference", type=Path, metavar="FILE", help="float checkpoint that one of qat was fitted to")
+    model.add_argument("--reference", type=Path, metavar="FILE", help="float checkpoint that fit-int8 began from")
     model.add_argument("--labels", metavar="A,B|FILE", help="outputs in order; .json: label to full name")
     model.add_argument("--malignant", metavar="A,B", help="labels in the malignant share (default: akiec, bcc, mel)")
     model.add_argument("--input-size", type=_size, metavar="HxW", help="height and width")

@@ -131,6 +131,7 @@ class FakeQuantNet(nn.Module):
 
     def __init__(self, network: LesionNet, ranges: Mapping[str, Range] | None = None, n_float: int | None = 0) -> None:
         super().__init__()
+        self.arch = network.arch
         pairs = _norms(network)
         linear = tuple(name for name, _ in pairs if name.endswith(("._project_conv", "._fc")))
         exact = len(pairs) if n_float is None else n_float
@@ -200,7 +201,7 @@ class FakeQuantNet(nn.Module):
         the same grid again and rounds nothing.
         """
         layers = {layer.name: layer for layer in self.in_order()}
-        network = LesionNet(len(self.in_order()[-1].weight)).eval()
+        network = LesionNet(len(self.in_order()[-1].weight), arch=self.arch).eval()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 assert module.running_mean is not None and module.running_var is not None

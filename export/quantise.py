@@ -1,6 +1,6 @@
 """A checkpoint becomes the built-in model: int8 ONNX (QDQ, per channel), its thresholds and its manifest.
 
-The graph takes uint8 NHWC pixels and normalises by itself. A checkpoint of ``python -m export qat`` brings the
+The graph takes uint8 NHWC pixels and normalises by itself. A checkpoint of ``python -m export fit-int8`` brings the
 ranges of its activations along and is converted with exactly these. Any other is calibrated on training
 images, half of them purified, since that is what the network will see.
 """
@@ -26,10 +26,9 @@ from edge_mdda.params import PRESETS
 from export.dataset import MALIGNANT, SIDE, LabelledImages, iter_images, read_split
 from export.errors import ExportError
 from export.evaluate import open_any, predict_all, purifier_seed
-from export.finetune_int8 import stored_ranges
+from export.fit_int8 import stored_ranges
 from export.metrics import balanced_accuracy, threshold_for_sensitivity
-from export.ranges import onnx_overrides
-from export.train import file_hash
+from export.ranges import onnx_overrides, teacher_of
 
 OPSET = 17
 CALIBRATION_IMAGES = 400
@@ -188,17 +187,6 @@ def choose_thresholds(
     return math.floor(refer_at * 1e4) / 1e4, round(float(np.quantile(disagreement, 1 - FALSE_ALARMS)), 4)
 
 
-def teacher_of(checkpoint: Path, content: Mapping[str, Any], reference: Path | None) -> Path:
-    """The float network that int8 has to agree with: what it was fitted to, or the checkpoint itself."""
-    if "ranges" not in content:
-        return reference or checkpoint
-    if reference is None:
-        raise ExportError(f"{checkpoint}: was fitted to a float network; name that one's checkpoint with --reference")
-    if file_hash(reference) != content["init"]:
-        raise ExportError(f"{reference}: is not the network that {checkpoint} was fitted to")
-    return reference
-
-
 def quantise(
     checkpoint: Path, data_root: Path, out: Path, command: str, seed: int = 0, reference: Path | None = None
 ) -> dict[str, Any]:
@@ -207,7 +195,7 @@ def quantise(
     Parameters
     ----------
     checkpoint : Path
-        Of ``python -m export train`` or ``qat``.
+        Of ``python -m export train`` or ``fit-int8``.
     data_root : Path
         ``train`` calibrates, ``val`` verifies and chooses the thresholds.
     out : Path
@@ -217,7 +205,7 @@ def quantise(
     seed : int
         Of the calibration images.
     reference : Path, optional
-        The float network that int8 is compared with; needed after ``qat``, whose own weights are no reference.
+        The float network that int8 is compared with; needed after ``fit-int8``, whose own weights are no reference.
 
     Raises
     ------

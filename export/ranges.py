@@ -8,6 +8,7 @@ graph carry the path of the module that they came from.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def _checked(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> list[tuple[
     found = _modules(model)
     unmatched = sorted(set(ranges) - {module for _, module, _ in found})
     if unmatched:
-        raise ExportError(f"the checkpoint's ranges do not fit the graph ({unmatched[0]}); run qat again")
+        raise ExportError(f"the checkpoint's ranges do not fit the graph ({unmatched[0]}); run fit-int8 again")
     return found
 
 
@@ -58,3 +59,16 @@ def in_order(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> list[tuple[
     What only layers in float read has no range.
     """
     return [(kind, ranges.get(module)) for kind, module, _ in _checked(model, ranges) if kind != "input"]
+
+
+def teacher_of(checkpoint: Path, content: Mapping[str, Any], reference: Path | None) -> Path:
+    """The float network that int8 has to agree with: what it was fitted to, or the checkpoint itself."""
+    from export.train import file_hash
+
+    if "ranges" not in content:
+        return reference or checkpoint
+    if reference is None:
+        raise ExportError(f"{checkpoint}: was fitted to a float network; name that one's checkpoint with --reference")
+    if file_hash(reference) != content["init"]:
+        raise ExportError(f"{reference}: is not the network that {checkpoint} was fitted to")
+    return reference

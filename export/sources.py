@@ -24,6 +24,7 @@ from edge_mdda.errors import EdgeMddaError
 from export import graphs
 from export.dataset import CLASSES, MALIGNANT, SIDE
 from export.errors import ExportError
+from export.ranges import teacher_of
 
 if TYPE_CHECKING:
     import onnx
@@ -207,7 +208,7 @@ def _preprocessing(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
 
 
 def _training_command(content: dict[str, Any]) -> str:
-    """The ``export train`` call that a checkpoint came from."""
+    """The ``export train`` or ``fit-int8`` call that a checkpoint came from."""
     options = [f"--{k.replace('_', '-')}={v}" for k, v in content.get("options", {}).items()]
     origin = str(content.get("init", "imagenet"))
     start = "" if origin == "imagenet" else f" (--init: checkpoint with SHA-256 {origin})"
@@ -215,7 +216,11 @@ def _training_command(content: dict[str, Any]) -> str:
     planned, done = content.get("options", {}).get("steps"), content.get("step")
     if planned != done:
         start += f" (stopped after step {done})"
-    return shlex.join(["python", "-m", "export", "train", *options]) + f"{start} (labels.csv: SHA-256 {labels})"
+    if "ranges" in content:
+        command, start = "fit-int8", f" of the checkpoint with SHA-256 {origin}"
+    else:
+        command = "train"
+    return shlex.join(["python", "-m", "export", command, *options]) + f"{start} (labels.csv: SHA-256 {labels})"
 
 
 def _from_checkpoint(path: Path, options: SourceOptions) -> Source:
@@ -227,9 +232,8 @@ def _from_checkpoint(path: Path, options: SourceOptions) -> Source:
         raise ExportError(f"{path}: no such model; name a checkpoint, an .onnx file or package.module:factory")
     network, content = network_from_checkpoint(path)
     ranges = content.get("ranges")
-    if ranges is not None and options.reference is None:
-        raise ExportError(f"{path}: was fitted to a float network; name that one's checkpoint with --reference")
-    judge = network if options.reference is None else network_from_checkpoint(options.reference)[0]
+    teacher = teacher_of(path, content, options.reference)
+    judge = network if teacher == path else network_from_checkpoint(teacher)[0]
     stored = {label: CLASSES.get(label, label) for label in content["labels"]}
     labels, malignant = _labels(options, stored)
     size = options.input_size or (SIDE, SIDE)

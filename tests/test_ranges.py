@@ -46,7 +46,7 @@ def test_ranges_in_the_order_of_execution(core):
     assert [kind for kind, _ in order] == ["conv", "conv", "conv", "add", "conv", "mean", "linear"]
     assert order[0] == ("conv", (0.0, 5.0))
     assert in_order(core, {k: v for k, v in RANGES.items() if k != "head"})[-1] == ("linear", None)
-    with pytest.raises(ExportError, match=r"ranges do not fit its graph \(body\)"):
+    with pytest.raises(ExportError, match=r"ranges do not fit the graph \(body\)"):
         in_order(core, RANGES | {"body": (0.0, 1.0)})
 
 

@@ -174,7 +174,7 @@ def test_descent_beats_the_nearest_step():
 
 
 def test_a_run_resumes_and_its_ranges_survive(root, tmp_path):
-    from export.finetune_int8 import finetune_int8, stored_ranges
+    from export.fit_int8 import fit_int8, stored_ranges
     from export.quantise import quantise
 
     class KillError(Exception):
@@ -183,11 +183,11 @@ def test_a_run_resumes_and_its_ranges_survive(root, tmp_path):
     def kill(*_: object) -> None:
         raise KillError
 
-    whole = load_checkpoint(finetune_int8(root, root / "float.pt", tmp_path / "whole", TINY, checkpoint_every=1))
+    whole = load_checkpoint(fit_int8(root, root / "float.pt", tmp_path / "whole", TINY, checkpoint_every=1))
     with pytest.raises(KillError):  # the last step reports before it stores
-        finetune_int8(root, root / "float.pt", tmp_path / "cut", TINY, checkpoint_every=1, progress=kill)
+        fit_int8(root, root / "float.pt", tmp_path / "cut", TINY, checkpoint_every=1, progress=kill)
     assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt")["step"] == 1
-    path = finetune_int8(root, root / "float.pt", tmp_path / "cut", TINY, checkpoint_every=1)
+    path = fit_int8(root, root / "float.pt", tmp_path / "cut", TINY, checkpoint_every=1)
     resumed = load_checkpoint(path)
     assert resumed["step"] == whole["step"] == 2
     assert stored_ranges(resumed) == stored_ranges(whole)
@@ -205,9 +205,9 @@ def test_a_run_resumes_and_its_ranges_survive(root, tmp_path):
         torch.testing.assert_close(plain.weight, kept.used_weight(), rtol=1e-5, atol=1e-7)
 
     with pytest.raises(EdgeMddaError, match="made with other options"):
-        finetune_int8(root, root / "float.pt", tmp_path / "cut", replace(TINY, lr=1e-3))
+        fit_int8(root, root / "float.pt", tmp_path / "cut", replace(TINY, lr=1e-3))
     with pytest.raises(EdgeMddaError, match="fitted to int8 already"):
-        finetune_int8(root, path, tmp_path / "again", TINY)
+        fit_int8(root, path, tmp_path / "again", TINY)
     with pytest.raises(EdgeMddaError, match="--reference"):
         quantise(path, root, tmp_path / "m.onnx", "a test")
     with pytest.raises(EdgeMddaError, match="is not the network"):

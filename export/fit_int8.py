@@ -84,7 +84,7 @@ def stored_ranges(content: dict) -> dict[str, Range] | None:
     return None if ranges is None else {name: (low, high) for name, (low, high) in ranges.items()}
 
 
-def finetune_int8(
+def fit_int8(
     data_root: Path,
     checkpoint: Path,
     out: Path,
@@ -129,7 +129,7 @@ def finetune_int8(
     data = read_split(data_root, "train", tuple(content["labels"]))
     run = {
         "labels": list(data.labels),
-        "options": asdict(options),
+        "options": asdict(options) | {"arch": teacher.arch},
         "init": file_hash(checkpoint),
         "label_hash": file_hash(data_root / "labels.csv"),
     }
