@@ -68,10 +68,13 @@ def set_ranges(seen: dict[str, Any], floating: Path, ranges: Ranges) -> None:
 
 
 def leave_float(manager: Any, floating: Path, count: int) -> None:
-    """Quantise neither the first ``count`` convolutions and what lies before them, nor input and output."""
+    """Quantise neither the first ``count`` convolutions and what lies before them, nor logits, input and output.
+
+    In 256 levels the best two logits would be equal now and then; ONNX Runtime's int8 product has a float result.
+    """
     outputs = outputs_of(floating)
     last = [n for n, (kind, _) in enumerate(outputs) if kind == "conv"][count - 1]
-    for _, tensor in outputs[: last + 1]:
+    for _, tensor in (*outputs[: last + 1], *(found for found in outputs[last + 1 :] if found[0] == "linear")):
         manager.add_quantization_config(f"^{re.escape(tensor)};?$", "*", algorithm_key="no_quantize")
     for end in ("INPUT", "OUTPUT"):
         manager.add_quantization_config(".*", end, algorithm_key="no_quantize")
