@@ -61,6 +61,10 @@ OPTIONAL_FEATURES: Mapping[str, Mapping[str, str]] = {
 """What a CPU of an architecture may lack: LLVM's name of it and the one that Linux gives to programs."""
 
 
+OLDEST_LLVM = 20
+"""Of llvmlite 0.45 and Numba 0.62: pointers without types, in the IR as in what is put around it here."""
+
+
 class CodegenError(EdgeMddaError):
     """Kernels that cannot be compiled for a CPU."""
 
@@ -89,6 +93,8 @@ def target_of(cpu: str) -> Target:
     CodegenError
         LLVM knows no such CPU on the architectures that can be built for.
     """
+    if llvm.llvm_version_info[0] < OLDEST_LLVM:
+        raise CodegenError("this llvmlite is too old to compile ahead of time; run: pip install -U 'numba>=0.62'")
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     if cpu == "host":

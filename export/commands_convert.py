@@ -26,6 +26,7 @@ examples:
       --format onnx-int8-tensorrt --calibration pictures/ --verify others/ --out build
 
 One format goes to DIR itself, several to DIR/<format>/: the model, <model>.json, report.json and report.md.
+With one format --out may also name the model's file; its reports are then <file>.report.json and .md.
 A format that fails a check is not written; the others are, and the exit status is 1.
 """
 SETUP_EXAMPLES = """\
@@ -196,8 +197,10 @@ def _convert(args: argparse.Namespace) -> int:
     from export.report import plain
     from export.sources import SourceOptions, open_source, read_label_names
 
-    if args.out.exists() and not args.out.is_dir():  # now, not after minutes of work
-        raise EdgeMddaError(f"{args.out}: is a file; name a folder with --out")
+    names_file = len(formats) == 1 and args.out.suffix == formats[0].suffix
+    if args.out.exists() and args.out.is_dir() == names_file:  # now, not after minutes of work
+        found, wanted = ("folder", "file") if names_file else ("file", "folder")
+        raise EdgeMddaError(f"{args.out}: is a {found}; name a {wanted} with --out")
     if any(f.is_tflite for f in formats):
         from export import tflite
 

@@ -229,10 +229,11 @@ class Conversion:
         source, request = self.source, self.request
         takes = "float32" if target.is_tflite and self._float_first(target) else target.input
         where = "the runtime quantises the pixels; " if takes == "int8" else ""
+        path, _ = self._place(target)
         return Manifest(
-            name=f"{source.name}-{target.name}",
+            name=path.stem,
             version=__version__,
-            file=f"{source.name}-{target.name}{target.suffix}",
+            file=path.name,
             sha256="0" * 64,
             labels=source.labels,
             malignant=source.malignant,
@@ -313,7 +314,7 @@ class Conversion:
             "size_bytes": len(content),
             "median_ms": parity.median_ms(final.predict, image),
         }
-        self._write(content, manifest, result)
+        self._write(target, content, manifest, result)
         return result
 
     def _report(
@@ -359,20 +360,25 @@ class Conversion:
             "note": NOTES.get(target.name, ""),
         }  # fmt: skip
 
-    def _write(self, content: bytes, manifest: Manifest, result: dict[str, Any]) -> None:
-        folder = self.request.out
-        if len(self.request.formats) > 1:
-            folder = folder / result["format"]
-        beside = {"report.json": report.as_json(result), "report.md": report.as_markdown(result)}
+    def _place(self, target: Format) -> tuple[Path, str]:
+        """Where the model goes, and what the names of its reports begin with."""
+        out = self.request.out
+        if out.suffix == target.suffix:
+            return out, f"{out.name}."
+        folder = out / target.name if len(self.request.formats) > 1 else out
+        return folder / f"{self.source.name}-{target.name}{target.suffix}", ""
+
+    def _write(self, target: Format, content: bytes, manifest: Manifest, result: dict[str, Any]) -> None:
+        path, prefix = self._place(target)
+        beside = {f"{prefix}report.json": report.as_json(result), f"{prefix}report.md": report.as_markdown(result)}
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in beside.items()}
         manifest = replace(manifest, files=sums)
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / manifest.file
-        written = beside | {manifest_path(target).name: manifest.to_json().encode(), manifest.file: content}
-        signature_path(target).unlink(missing_ok=True)  # of an older file of that name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = beside | {manifest_path(path).name: manifest.to_json().encode(), path.name: content}
+        signature_path(path).unlink(missing_ok=True)  # of an older file of that name
         for name, data in written.items():
-            replace_file(str(folder / name), data)
-        self.say(str(target))
+            replace_file(str(path.parent / name), data)
+        self.say(str(path))
 
 
 def open_bytes(content: bytes, manifest: Manifest, target: Format) -> Classifier:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from edge_mdda.classifier import BUILT_IN, RUNTIMES, Manifest, ModelError, open_classifier
+from edge_mdda.classifier import BUILT_IN, RUNTIMES, Manifest, ModelError, built_in, open_classifier
 from edge_mdda.classifier.manifest import manifest_path
 
 
@@ -178,3 +178,15 @@ def test_no_tflite_runtime_at_all_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", None)
     with pytest.raises(ModelError, match="pip install ai-edge-litert"):
         open_classifier(tiny_models.save(tmp_path, "tiny.tflite", b"anything"))
+
+
+def test_the_built_in_models_are_one_network(photographs, drawn_image):
+    """Each in its own runtime; int8 rounds differently in each, so the probabilities are near and not equal."""
+    pictures = np.stack([*photographs, drawn_image])
+    onnx, tflite = (open_classifier(runtime=runtime) for runtime in RUNTIMES)
+    assert tflite.runtime.startswith("ai-edge-litert")
+    assert tflite.manifest.labels == onnx.manifest.labels
+    assert built_in("tflite").stat().st_size < 4_500_000
+    p, q = onnx.predict(pictures), tflite.predict(pictures)
+    assert (p.argmax(1) == q.argmax(1)).all()
+    assert np.abs(p - q).max() < 0.1

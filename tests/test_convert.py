@@ -269,3 +269,20 @@ def test_the_manifest_beside_a_model_is_its_own(converted):
         assert manifest["preprocessing"].startswith("input ")
         assert "folded into the graph" in manifest["preprocessing"]
         assert (manifest["mean"], manifest["std"]) == (0.0, 1.0)
+
+
+def test_one_format_can_go_to_a_file_with_its_reports_beside_it(weights, pictures, tmp_path, capsys):
+    from edge_mdda.classifier import open_classifier
+
+    target = tmp_path / "models" / "mine.onnx"
+    assert factory_call(weights, pictures, target, "onnx-fp32") == 0
+    beside = ["mine.onnx", "mine.onnx.json", "mine.onnx.report.json", "mine.onnx.report.md"]
+    assert sorted(path.name for path in target.parent.iterdir()) == beside
+    manifest = open_classifier(target).manifest
+    assert (manifest.name, manifest.file) == ("mine", "mine.onnx")
+    assert set(manifest.files) == {"mine.onnx.report.json", "mine.onnx.report.md"}
+    folder = tmp_path / "folder.onnx"
+    folder.mkdir()
+    capsys.readouterr()
+    assert factory_call(weights, pictures, folder, "onnx-fp32") == 1
+    assert "is a folder; name a file with --out" in one_line(capsys)

@@ -22,6 +22,7 @@ RUNTIMES = {"onnx": ".onnx", "tflite": ".tflite"}
 """Runtime names and the suffix of the files that each one runs."""
 
 BUILT_IN = Path(__file__).parent.parent / "models" / "lesion-lite0-int8.onnx"
+"""The built-in model; the same network for LiteRT lies beside it, see :func:`built_in`."""
 
 
 class Classifier(Protocol):
@@ -34,6 +35,11 @@ class Classifier(Protocol):
     def predict(self, batch: np.ndarray) -> np.ndarray:
         """Class probabilities ``(n, n_labels)`` float32 of ``(n, height, width, 3)`` uint8 RGB."""
         ...
+
+
+def built_in(runtime: str | None = None) -> Path:
+    """The built-in model's file for a runtime; ONNX Runtime's by default."""
+    return BUILT_IN.with_suffix(RUNTIMES.get(runtime or "onnx", BUILT_IN.suffix))
 
 
 def open_classifier(
@@ -60,7 +66,7 @@ def open_classifier(
     ModelError
         Missing, damaged or altered file, unknown or missing runtime; one line that says what to do.
     """
-    path = BUILT_IN if model is None else Path(model)
+    path = built_in(runtime) if model is None else Path(model)
     by_suffix = {suffix: name for name, suffix in RUNTIMES.items()}.get(path.suffix.lower())
     if runtime is not None and runtime not in RUNTIMES:
         raise ModelError(f"unknown runtime '{runtime}'; choose one of {', '.join(RUNTIMES)}")
