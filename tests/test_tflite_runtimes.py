@@ -50,12 +50,17 @@ def model(request) -> Path:
     return request.param
 
 
+FLOAT_LAYERS = {"lesion-lite0-int8": 3}
+"""Its first two convolutions and its last layer, as its model card says; every other int8 file has none."""
+
+
 def test_no_transpose_and_no_float(model):
     found = audit(model.read_bytes(), ".tflite")
     assert "TRANSPOSE" not in found["operators"]
     if "int8" in model.name:
-        assert found["int8_layers"] == found["layers"] > 0
-        assert found["float_ops"] == 0
+        in_float = FLOAT_LAYERS.get(model.stem, 0)
+        assert found["int8_layers"] == found["layers"] - in_float > 0
+        assert found["float_ops"] == (in_float + 1 if in_float else 0)  # and the normalisation before them
 
 
 def test_litert_answers(model):
