@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_mdda import NOTICE
@@ -23,6 +22,8 @@ from edge_mdda.params import PRESETS
 from edge_mdda.seeds import fresh_seed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
 PURIFY_MODES = ("off", "on", "both")
@@ -255,7 +256,12 @@ def _quality_problem(fitted: np.ndarray, stored_size: tuple[int, ...]) -> str | 
     h, w = stored_size
     if h < MIN_SIDE_SHARE * fitted.shape[0] or w < MIN_SIDE_SHARE * fitted.shape[1]:
         return f"the picture has only {w} x {h} pixels"
-    if float(fitted.std(axis=(0, 1)).max()) < MIN_CONTRAST:
+    import numpy as np
+
+    values = fitted.reshape(-1, fitted.shape[2])
+    # std() would make two copies in float64; the squares of 8 bits fit into 16.
+    variance = np.square(values, dtype=np.uint16).mean(axis=0) - values.mean(axis=0) ** 2
+    if float(variance.max()) < MIN_CONTRAST**2:
         return f"the picture is blank (contrast below {MIN_CONTRAST:g} grey levels)"
     return None
 

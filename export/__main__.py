@@ -238,9 +238,9 @@ def _kernels(args: argparse.Namespace) -> int:
     from edge_mdda.kernels.native import user_folder
     from export.kernels import build
 
-    library = build(args.cpu, args.out or user_folder())
+    library = build(args.cpu, args.out or Path(user_folder()))
     if args.json:
-        print(json.dumps({**asdict(library), "path": str(library.path)}))
+        print(json.dumps(asdict(library)))
     else:
         needs = f"needs {', '.join(library.features)}" if library.features else f"runs on any {library.arch}"
         print(f"{library.path}: {len(library.kernels)} kernels for {library.cpu}, {needs}")

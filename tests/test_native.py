@@ -296,6 +296,6 @@ def test_the_command_line_writes_a_library(tmp_path):
     command = [sys.executable, "-m", "export", "kernels", "--out", str(tmp_path / "made"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert Path(json.loads(done.stdout)["path"]).is_file()
+    assert Path(json.loads(done.stdout)["file"]).is_file()
     bad = subprocess.run([*command[:4], "--cpu", "zx81"], capture_output=True, text=True, cwd=ROOT)
     assert bad.returncode == 1 and bad.stderr.startswith("export: LLVM knows no CPU 'zx81'")

@@ -6,23 +6,33 @@ and opens it in the runtime that its suffix, or the caller, names.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+import os
+from typing import TYPE_CHECKING, Any, Protocol
 
-from edge_mdda.classifier.manifest import Manifest, manifest_path, read_verified
+from edge_mdda.classifier.manifest import Manifest, read_verified
 from edge_mdda.classifier.signature import trusted_keys
 from edge_mdda.errors import ModelError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
-__all__ = ["BUILT_IN", "RUNTIMES", "Classifier", "Manifest", "ModelError", "open_classifier"]
+__all__ = ["BUILT_IN", "RUNTIMES", "Classifier", "Manifest", "ModelError", "built_in", "open_classifier"]
 
 RUNTIMES = {"onnx": ".onnx", "tflite": ".tflite"}
 """Runtime names and the suffix of the files that each one runs."""
 
-BUILT_IN = Path(__file__).parent.parent / "models" / "lesion-lite0-int8.onnx"
+BUILT_IN: Path
 """The built-in model; the same network for LiteRT lies beside it, see :func:`built_in`."""
+
+_BUILT_IN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models", "lesion-lite0-int8")
+
+
+def __getattr__(name: str) -> Any:
+    if name != "BUILT_IN":
+        raise AttributeError(f"module 'edge_mdda.classifier' has no attribute '{name}'")
+    return built_in()
 
 
 class Classifier(Protocol):
@@ -39,7 +49,13 @@ class Classifier(Protocol):
 
 def built_in(runtime: str | None = None) -> Path:
     """The built-in model's file for a runtime; ONNX Runtime's by default."""
-    return BUILT_IN.with_suffix(RUNTIMES.get(runtime or "onnx", BUILT_IN.suffix))
+    from pathlib import Path  # here: a screening does without it, and without the 0.8 MB that it takes
+
+    return Path(_built_in(runtime))
+
+
+def _built_in(runtime: str | None) -> str:
+    return _BUILT_IN + RUNTIMES.get(runtime or "onnx", RUNTIMES["onnx"])
 
 
 def open_classifier(
@@ -66,8 +82,8 @@ def open_classifier(
     ModelError
         Missing, damaged or altered file, unknown or missing runtime; one line that says what to do.
     """
-    path = built_in(runtime) if model is None else Path(model)
-    by_suffix = {suffix: name for name, suffix in RUNTIMES.items()}.get(path.suffix.lower())
+    path = _built_in(runtime) if model is None else os.fspath(model)
+    by_suffix = {suffix: name for name, suffix in RUNTIMES.items()}.get(os.path.splitext(path)[1].lower())
     if runtime is not None and runtime not in RUNTIMES:
         raise ModelError(f"unknown runtime '{runtime}'; choose one of {', '.join(RUNTIMES)}")
     if by_suffix is None:
@@ -76,7 +92,7 @@ def open_classifier(
         raise ModelError(f"{path}: runtime '{runtime}' runs {RUNTIMES[runtime]} files; give it one with --model")
     if provider not in ("cpu", "auto") and by_suffix != "onnx":
         raise ModelError(f"{path}: provider '{provider}' runs {RUNTIMES['onnx']} files only")
-    content, manifest = read_verified(path, manifest_path(path), trusted_keys())
+    content, manifest = read_verified(path, f"{path}.json", trusted_keys())
     if by_suffix == "onnx":
         from edge_mdda.classifier.onnx import OnnxClassifier
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_mdda.classifier.signature import MAX_BYTES as MAX_SIGNATURE_BYTES
-from edge_mdda.classifier.signature import canonical, require_trusted, signature_path
+from edge_mdda.classifier.signature import canonical, require_trusted
 from edge_mdda.digest import sha256
 from edge_mdda.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AnyPath = str | os.PathLike[str]
 
 FORMAT = 1
 CROPS = ("squeeze", "center")
@@ -142,11 +148,19 @@ def manifest_path(model: Path) -> Path:
     return model.with_name(model.name + ".json")
 
 
-def _read(path: Path, limit: int, kind: str) -> bytes:
+def _is_file(path: AnyPath) -> bool:
+    """False where there is none; OSError where that cannot be told."""
     try:
-        if not path.is_file():
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero in the name
+        return False
+
+
+def _read(path: AnyPath, limit: int, kind: str) -> bytes:
+    try:
+        if not _is_file(path):
             raise ModelError(f"{path}: no such {kind} file")
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             content = file.read(limit + 1)
     except OSError as error:
         raise ModelError(f"{path}: cannot read the {kind} ({error.strerror})") from error
@@ -166,7 +180,7 @@ def embedded_text(manifest: Manifest) -> str:
     return canonical({k: v for k, v in asdict(manifest).items() if k not in NOT_EMBEDDED}).decode()
 
 
-def read_manifest(path: Path) -> tuple[dict[str, Any], Manifest]:
+def read_manifest(path: AnyPath) -> tuple[dict[str, Any], Manifest]:
     """A manifest as it was written and as it is used; ModelError when it is not usable."""
     text = _read(path, MAX_MANIFEST_BYTES, "manifest")
     try:
@@ -177,13 +191,15 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], Manifest]:
         raise ModelError(f"{path}: not a usable manifest ({cause}); export the model again") from error
 
 
-def read_signature(model: Path) -> bytes | None:
+def read_signature(model: AnyPath) -> bytes | None:
     """The signature beside a model, None where there is none."""
-    path = signature_path(model)
-    return _read(path, MAX_SIGNATURE_BYTES, "signature") if path.is_file() else None
+    path = f"{os.fspath(model)}.sig"
+    return _read(path, MAX_SIGNATURE_BYTES, "signature") if _is_file(path) else None
 
 
-def read_verified(model: Path, manifest_file: Path, trusted: frozenset[str] = frozenset()) -> tuple[bytes, Manifest]:
+def read_verified(
+    model: AnyPath, manifest_file: AnyPath, trusted: frozenset[str] = frozenset()
+) -> tuple[bytes, Manifest]:
     """The model's bytes and manifest, after the bytes were found to be those that it describes.
 
     The bytes that were hashed are the bytes returned: the file is read once. Where keys are ``trusted``, the

@@ -14,10 +14,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_mdda.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ALGORITHM = "ed25519"
 CONTEXT = b"edge_mdda manifest 1\n"  # keeps a signature from being taken for one over something else
@@ -51,7 +53,7 @@ def _nacl() -> Any:
     return nacl.signing
 
 
-def read_keys(path: Path) -> frozenset[str]:
+def read_keys(path: str | os.PathLike[str]) -> frozenset[str]:
     """Public keys of a file (one in hexadecimal a line, ``#`` begins a comment) or of a folder's ``*.pub``.
 
     Raises
@@ -59,6 +61,9 @@ def read_keys(path: Path) -> frozenset[str]:
     ModelError
         Unreadable, malformed or empty: a set of keys that cannot be read must not turn into no set at all.
     """
+    from pathlib import Path  # here: boards without keys do without it
+
+    path = Path(path)
     try:
         files = sorted(path.glob("*.pub")) if path.is_dir() else [path]
         texts = [file.read_text(encoding="ascii")[:MAX_BYTES] for file in files]
@@ -85,12 +90,12 @@ def trusted_keys(chosen: Path | None = None) -> frozenset[str]:
     if chosen is not None:
         return read_keys(chosen)
     if VARIABLE in os.environ:
-        paths = [Path(part) for part in os.environ[VARIABLE].split(os.pathsep) if part]
+        paths = [part for part in os.environ[VARIABLE].split(os.pathsep) if part]
         if not paths:
             raise ModelError(f"{VARIABLE} is set but empty; name a file of keys or unset it")
         return frozenset().union(*(read_keys(path) for path in paths))
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    for path in (Path(home) / "edge-mdda" / "trusted-keys", Path("/etc/edge-mdda/trusted-keys")):
+    for path in (os.path.join(home, "edge-mdda", "trusted-keys"), "/etc/edge-mdda/trusted-keys"):
         try:
             os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -140,9 +145,11 @@ def signer(manifest: Mapping[str, Any], text: bytes | None, name: str) -> str | 
     return key.hex()
 
 
-def require_trusted(manifest: Mapping[str, Any], text: bytes | None, model: Path, keys: frozenset[str]) -> str:
+def require_trusted(
+    manifest: Mapping[str, Any], text: bytes | None, model: str | os.PathLike[str], keys: frozenset[str]
+) -> str:
     """The trusted key that signed the manifest; ModelError where none did."""
-    key = signer(manifest, text, str(signature_path(model)))
+    key = signer(manifest, text, f"{os.fspath(model)}.sig")
     if key is None:
         raise ModelError(f"{model}: is not signed, and only models signed by a trusted key are opened here")
     if key not in keys:

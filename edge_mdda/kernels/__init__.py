@@ -89,7 +89,7 @@ def _native(refusals: list[str]) -> Backend | None:
     for descriptor in native.candidates():
         try:
             library = native.read_descriptor(descriptor)
-            return Backend(NATIVE, library.cpu, str(library.path), native.load(library))
+            return Backend(NATIVE, library.cpu, library.file, native.load(library))
         except KernelError as error:
             refusals.append(str(error))
     return None
@@ -98,4 +98,4 @@ def _native(refusals: list[str]) -> Backend | None:
 def _places() -> str:
     from edge_mdda.kernels.native import folders
 
-    return " or ".join(map(str, folders()))
+    return " or ".join(folders())

@@ -17,11 +17,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_mdda.digest import sha256
 from edge_mdda.errors import KernelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ABI = 1
 """Version of the calling convention: a kernel is told where slots of 8 bytes lie, one for a scalar; one for an array's
@@ -60,8 +62,8 @@ _ARGUMENT = re.compile(r"(f4|u1|i4|u4|i8)(?:\[((?::, )*)::1\])?")
 class Library:
     """A descriptor that was read and checked for its form."""
 
-    path: Path
-    """Of the shared library."""
+    file: str
+    """Path of the shared library."""
     cpu: str
     """LLVM's name of the CPU that it was tuned for."""
     arch: str
@@ -72,6 +74,13 @@ class Library:
     sha256: str
     kernels: dict[str, str]
     """Signature of every kernel in Numba's notation."""
+
+    @property
+    def path(self) -> Path:
+        """The shared library; for tools, a screening does without the module and its 0.8 MB."""
+        from pathlib import Path
+
+        return Path(self.file)
 
 
 def argument_types(signature: str) -> list[tuple[str, int]]:
@@ -98,7 +107,8 @@ def source_hash() -> str:
     """SHA-256 over the kernels' source files as installed."""
     digest = sha256()
     for name in SOURCES:
-        content = (Path(__file__).parent / f"{name}.py").read_bytes()
+        with open(os.path.join(os.path.dirname(__file__), f"{name}.py"), "rb") as file:
+            content = file.read()
         digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
@@ -116,25 +126,27 @@ def cpu_features() -> frozenset[str]:
 
 def _cpuinfo(key: str) -> str:
     try:
-        text = Path("/proc/cpuinfo").read_text(errors="replace")
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            text = file.read()
     except OSError:
         return ""
     match = re.search(rf"^{key}\s*:\s*(.*)$", text, re.MULTILINE)
     return match[1] if match else ""
 
 
-def folders() -> list[Path]:
+def folders() -> list[str]:
     """Where libraries are looked for: ``EDGE_MDDA_KERNELS_DIR`` alone if set, else the user's data and the package."""
     chosen = os.environ.get(FOLDER_SETTING)
-    return [Path(chosen)] if chosen else [user_folder(), Path(__file__).parent / "native"]
+    return [chosen] if chosen else [user_folder(), os.path.join(os.path.dirname(__file__), "native")]
 
 
-def user_folder() -> Path:
+def user_folder() -> str:
     """``$XDG_DATA_HOME/edge-mdda/kernels``, in the home directory by default."""
-    return Path(os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")) / "edge-mdda" / "kernels"
+    home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.join(home, "edge-mdda", "kernels")
 
 
-def read_descriptor(path: Path) -> Library:
+def read_descriptor(path: str | os.PathLike[str]) -> Library:
     """Read a descriptor.
 
     Raises
@@ -143,7 +155,7 @@ def read_descriptor(path: Path) -> Library:
         It cannot be read, or something in it is missing or of a wrong type.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             content = file.read(MAX_DESCRIPTOR + 1)
     except OSError as error:
         raise KernelError(f"{path}: {error.strerror}") from error
@@ -160,7 +172,7 @@ def read_descriptor(path: Path) -> Library:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise KernelError(f"{path} does not describe a kernel library: make it anew") from error
     return Library(
-        path.with_name(fields["library"]),
+        os.path.join(os.path.dirname(path), fields["library"]),
         fields["cpu"],
         fields["arch"],
         tuple(fields["features"]),
@@ -179,7 +191,7 @@ def check(library: Library) -> None:
     KernelError
         It does not; the message says why and what to do.
     """
-    name = library.path
+    name = library.file
     again = "make it anew with: python -m export kernels"
     if library.abi != ABI:
         raise KernelError(f"{name} has ABI {library.abi}, this version needs {ABI}: {again}")
@@ -191,7 +203,7 @@ def check(library: Library) -> None:
     if missing:
         raise KernelError(f"{name} needs {', '.join(missing)}, which this CPU lacks: {again} --cpu for this board")
     try:
-        with name.open("rb") as file:
+        with open(name, "rb") as file:
             content = file.read(MAX_LIBRARY + 1)
     except OSError as error:
         raise KernelError(f"{name}: {error.strerror}: {again}") from error
@@ -199,16 +211,16 @@ def check(library: Library) -> None:
         raise KernelError(f"{name} is damaged (its SHA-256 is not the descriptor's): {again}")
 
 
-def candidates() -> Iterator[Path]:
+def candidates() -> Iterator[str]:
     """Descriptors in the first folder that has any, the one for this very CPU first."""
-    cpu = ARM_PARTS.get(_cpuinfo("CPU part"), "?")
+    own = f"kernels-{ARM_PARTS.get(_cpuinfo('CPU part'), '?')}.json"
     for folder in folders():
         try:
-            found = sorted(folder.glob("kernels-*.json"), key=lambda path: (path.stem != f"kernels-{cpu}", path))
+            names = [name for name in os.listdir(folder) if name.startswith("kernels-") and name.endswith(".json")]
         except OSError:
             continue
-        if found:
-            yield from found
+        if names:
+            yield from (os.path.join(folder, name) for name in sorted(names, key=lambda name: (name != own, name)))
             return
 
 
@@ -222,10 +234,10 @@ def load(library: Library) -> dict[str, Callable[..., Any]]:
     """
     check(library)
     try:
-        shared = ctypes.CDLL(str(library.path.absolute()))
+        shared = ctypes.CDLL(os.path.abspath(library.file))
         return {name: _callable(shared[SYMBOL_PREFIX + name], name, text) for name, text in library.kernels.items()}
     except (OSError, AttributeError) as error:
-        raise KernelError(f"{library.path} cannot be loaded ({error})") from error
+        raise KernelError(f"{library.file} cannot be loaded ({error})") from error
 
 
 def _callable(function: Any, name: str, signature: str) -> Callable[..., Any]:
