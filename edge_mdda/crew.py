@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 Tool = TypeVar("Tool")
 
@@ -53,13 +53,19 @@ class Crew(Generic[Tool]):
             for task in tasks:
                 task.work(order, self.tools[0])
             return
+        from concurrent.futures import wait
+
         board = _Board(tasks, order)
-        helpers = [self._pool.submit(board.work, tool) for tool in self.tools[1:]]
+        helpers: list[Future[None]] = []
         try:
+            helpers.extend(self._pool.submit(board.work, tool) for tool in self.tools[1:])
             board.work(self.tools[0])
         finally:
-            for helper in helpers:
-                helper.result()
+            if not board.finished:  # Ctrl-C, or no thread to be had
+                board.give_up()
+            wait(helpers)  # all of them: they write into memory that the next run uses
+        for helper in helpers:
+            helper.result()
 
 
 class _Board:
@@ -71,19 +77,28 @@ class _Board:
         self._done = bytearray(len(tasks))
         self._changed = threading.Condition()
 
+    @property
+    def finished(self) -> bool:
+        """Whether no task waits any more."""
+        return not self._waiting
+
+    def give_up(self) -> None:
+        """Let no further task begin."""
+        with self._changed:
+            self._waiting.clear()
+            self._changed.notify_all()
+
     def work(self, tool: object) -> None:
         """Take one task after another until none is left."""
-        while (index := self._take()) is not None:
-            try:
+        try:
+            while (index := self._take()) is not None:
                 self._tasks[index].work(self._order, tool)
-            except BaseException:
                 with self._changed:
-                    self._waiting.clear()
+                    self._done[index] = True
                     self._changed.notify_all()
-                raise
-            with self._changed:
-                self._done[index] = True
-                self._changed.notify_all()
+        except BaseException:  # wherever it struck: a task that is never done would keep the others waiting
+            self.give_up()
+            raise
 
     def _take(self) -> int | None:
         with self._changed:

@@ -40,6 +40,7 @@ OPTIONAL_FEATURES: Mapping[str, Mapping[str, str]] = {
         "dotprod": "asimddp",
         "rcpc": "lrcpc",
         "sve": "sve",
+        "sve2": "sve2",
         "bf16": "bf16",
         "i8mm": "i8mm",
     },

@@ -18,7 +18,7 @@ from conftest import ROOT
 from edge_mdda import kernels
 from edge_mdda.errors import KernelError
 from edge_mdda.kernels import native
-from edge_mdda.mdda import PRESETS, Purifier
+from edge_mdda.mdda import PRESETS, MddaParams, Purifier
 
 pytest.importorskip("elftools", reason="the extra 'export' is not installed")
 
@@ -200,9 +200,47 @@ def test_a_library_that_fits_is_used(back_end, library):
     assert back_end(library.path.parent, "numba").name == "numba"
 
 
-def test_without_a_library_numba_is_used_in_silence(back_end, tmp_path, caplog):
-    assert back_end(tmp_path).name == "numba"
+def test_without_a_library_numba_is_used_in_silence(back_end, tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert back_end("").name == "numba"
     assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["empty", "missing"])
+def test_a_chosen_folder_without_a_library_is_named(back_end, tmp_path, caplog, name):
+    (tmp_path / "empty").mkdir()
+    assert back_end(tmp_path / name).name == "numba"
+    assert str(tmp_path / name) in caplog.text
+
+
+def test_a_named_pipe_is_no_descriptor(back_end, tmp_path, caplog):
+    os.mkfifo(tmp_path / "kernels-pipe.json")
+    assert back_end(tmp_path).name == "numba"
+    assert "is no file" in caplog.text
+
+
+def test_the_signatures_are_those_of_the_sources(kernels):
+    from edge_mdda.kernels.registry import REGISTRY
+
+    ours = {n: s.signature for n, s in REGISTRY.items() if s.function.__module__.startswith("edge_mdda.")}
+    assert ours == native.SIGNATURES
+    assert kernels.keys() == native.SIGNATURES.keys()
+
+
+def test_every_optional_arm_feature_can_be_asked_of_the_system():
+    known = native.ARM_HWCAP_BITS.keys() | native.ARM_HWCAP2_BITS.keys()
+    assert set(codegen.OPTIONAL_FEATURES[codegen.AARCH64].values()) <= known
+
+
+def test_native_kernels_without_denoising_and_with_all_stages(library, kernels, drawn_image):
+    """Both pass an empty schedule, which has no address."""
+    picture = drawn_image[:48, :40].copy()
+    for params in (MddaParams(n_blocks=1, lam=0.0), MddaParams(n_blocks=2, lam=(0.0, 3.0, 3.0, 3.0))):
+        one, two = (
+            Purifier(48, 40, params, kernels=k).purify_stages(picture, 5) for k in (native.load(library), kernels)
+        )
+        assert one.keys() == two.keys()
+        assert all(np.allclose(one[name], two[name], atol=1e-2) for name in one)
 
 
 def test_native_can_be_demanded(back_end, tmp_path):
@@ -236,8 +274,13 @@ BAD_LIBRARIES = {
     "damaged": (damage, "is damaged"),
     "no library": (lambda path, content: path.with_name(content["library"]).unlink(), "No such file"),
     "not an ELF file": (foreign, "cannot be loaded"),
-    "unknown kernel": (change("kernels", {"absent": "void(f4)"}), "cannot be loaded"),
-    "unknown type": (change("kernels", {"pack": "void(f8)"}), "no argument of a kernel"),
+    "unknown kernel": (change("kernels", {"absent": "void(f4)"}), "other kernels than this version's"),
+    "other signature": (
+        change("kernels", native.SIGNATURES | {"pack": "void(i4)"}),
+        "other kernels than this version's",
+    ),
+    "no kernels": (change("kernels", {}), "other kernels than this version's"),
+    "a zero in the name": (change("library", "kernels\0.so"), "embedded null byte"),
     "no JSON": (lambda path, _: path.write_text("{"), "does not describe"),
     "a list": (lambda path, _: path.write_text("[]"), "does not describe"),
     "deep": (lambda path, _: path.write_text("[" * 60_000), "does not describe"),

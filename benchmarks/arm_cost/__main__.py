@@ -30,17 +30,17 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks.arm_cost.measure import cycle_rows, instruction_rows
 
         results = {"rows": [*cycle_rows(), *instruction_rows()]}
+        print(table(results))
         if args.json:
             from edge_mdda.files import replace_file
 
             replace_file(str(args.json), (json.dumps(results, indent=2) + "\n").encode())
-    except EdgeMddaError as error:
+    except (EdgeMddaError, OSError) as error:
         print(f"arm_cost: {error}", file=sys.stderr)
         return 1
     except ImportError as error:
         print(f"arm_cost: {error.name} is not installed; run: pip install -e '.[export]'", file=sys.stderr)
         return 1
-    print(table(results))
     return 0
 
 

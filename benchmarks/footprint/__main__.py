@@ -86,17 +86,17 @@ def main(arguments: list[str] | None = None) -> int:
         if args.json and not args.json.absolute().parent.is_dir():
             raise EdgeMddaError(f"{args.json}: there is no such folder to write to")
         results = run(args.repeats, [args.runtime] if args.runtime else list(RUNTIMES), args.tflite_model)
-    except (EdgeMddaError, subprocess.TimeoutExpired) as error:
+        print(table(results))
+        if args.json:
+            from edge_mdda.files import replace_file
+
+            replace_file(str(args.json), (json.dumps(results, indent=2) + "\n").encode())
+    except (EdgeMddaError, subprocess.TimeoutExpired, OSError) as error:
         print(f"footprint: {error}", file=sys.stderr)
         return 1
     except ImportError as error:
         print(f"footprint: {error.name} is not installed; run: pip install -e '.[export]'", file=sys.stderr)
         return 1
-    if args.json:
-        from edge_mdda.files import replace_file
-
-        replace_file(str(args.json), (json.dumps(results, indent=2) + "\n").encode())
-    print(table(results))
     return 0
 
 

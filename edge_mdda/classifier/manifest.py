@@ -161,7 +161,8 @@ def _read(path: AnyPath, limit: int, kind: str) -> bytes:
         if not _is_file(path):
             raise ModelError(f"{path}: no such {kind} file")
         with open(path, "rb") as file:
-            content = file.read(limit + 1)
+            # Not limit + 1: that much would be allocated first, more than a small board has.
+            content = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)
     except OSError as error:
         raise ModelError(f"{path}: cannot read the {kind} ({error.strerror})") from error
     if len(content) > limit:
@@ -186,7 +187,7 @@ def read_manifest(path: AnyPath) -> tuple[dict[str, Any], Manifest]:
     try:
         content = json.loads(text)
         return content, Manifest.from_mapping(content)
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         cause = " ".join(str(error).split())
         raise ModelError(f"{path}: not a usable manifest ({cause}); export the model again") from error
 

@@ -72,9 +72,11 @@ def backend() -> Backend:
     try:
         from edge_mdda.kernels import jit
     except ImportError as error:
-        if (error.name or "").split(".")[0] not in ("numba", "llvmlite"):
+        # Without a name it is Numba's own complaint, for example about the version of NumPy.
+        if error.name and error.name.split(".")[0] not in ("numba", "llvmlite"):
             raise
-        raise KernelError("; ".join([*refusals, f"no kernels for this CPU: {HOW_TO_GET}"])) from error
+        cause = "no kernels for this CPU" if error.name else " ".join(str(error).split())
+        raise KernelError("; ".join([*refusals, f"{cause}: {HOW_TO_GET}"])) from error
     if refusals:
         import logging
     for refusal in refusals:
@@ -86,12 +88,15 @@ def _native(refusals: list[str]) -> Backend | None:
     """The first library that fits; why the others do not is added to ``refusals``."""
     from edge_mdda.kernels import native
 
-    for descriptor in native.candidates():
-        try:
-            library = native.read_descriptor(descriptor)
-            return Backend(NATIVE, library.cpu, library.file, native.load(library))
-        except KernelError as error:
-            refusals.append(str(error))
+    try:
+        for descriptor in native.candidates():
+            try:
+                library = native.read_descriptor(descriptor)
+                return Backend(NATIVE, library.cpu, library.file, native.load(library))
+            except KernelError as error:
+                refusals.append(str(error))
+    except KernelError as error:  # the folder itself
+        refusals.append(str(error))
     return None
 
 

@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import re
+import stat
 import struct
 import sys
 import weakref
@@ -40,7 +41,7 @@ MAX_LIBRARY = 2**24  # bytes; the real ones have 50,000
 ARM_PARTS = {"0xd03": "cortex-a53", "0xd08": "cortex-a72", "0xd0b": "cortex-a76", "0xd42": "cortex-a78ae"}
 """LLVM's names of ``CPU part`` in /proc/cpuinfo (Arm, Main ID Register)."""
 
-AT_HWCAP = 16  # getauxval(3)
+AT_HWCAP, AT_HWCAP2 = 16, 26  # getauxval(3)
 ARM_HWCAP_BITS = {
     "crc32": 7,
     "atomics": 8,
@@ -50,10 +51,24 @@ ARM_HWCAP_BITS = {
     "asimddp": 20,
     "sve": 22,
 }
+ARM_HWCAP2_BITS = {"sve2": 1, "i8mm": 13, "bf16": 14}
 """Linux, arch/arm64/include/uapi/asm/hwcap.h."""
 
 _SCALARS = {"f4": ("f", "f4x"), "u1": ("B", ""), "i4": ("i", "i4x"), "u4": ("I", "I4x"), "i8": ("l", "q")}
 """NumPy's type character of an array, and a scalar's slot in the notation of ``struct``."""
+
+SIGNATURES = {
+    "aggregate": "void(f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4, f4, f4, f4[::1])",
+    "dda_plane": (
+        "void(f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4, f4, f4, u4, u4, u4, f4, f4[::1], f4, "
+        "i4, f4, f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[::1])"
+    ),
+    "unpack": "void(u1[:, :, ::1], i8, f4[:, ::1])",
+    "smooth": "void(f4[:, ::1], f4[:, ::1], f4, f4[::1])",
+    "blend": "void(f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4, f4, f4, f4, f4[::1])",
+    "pack": "void(f4[:, ::1], u1[:, :, ::1], i8)",
+}
+"""Every kernel's signature, as its source registers it: a descriptor that says otherwise would corrupt memory."""
 
 _ARGUMENT = re.compile(r"(f4|u1|i4|u4|i8)(?:\[((?::, )*)::1\])?")
 
@@ -119,8 +134,8 @@ def cpu_features() -> frozenset[str]:
     if os.uname().machine == "aarch64":
         getauxval = ctypes.CDLL(None).getauxval
         getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
-        bits = getauxval(AT_HWCAP)
-        return frozenset(name for name, bit in ARM_HWCAP_BITS.items() if bits >> bit & 1)
+        words = (getauxval(AT_HWCAP), ARM_HWCAP_BITS), (getauxval(AT_HWCAP2), ARM_HWCAP2_BITS)
+        return frozenset(name for bits, table in words for name, bit in table.items() if bits >> bit & 1)
     return frozenset(_cpuinfo("flags").split())
 
 
@@ -155,6 +170,8 @@ def read_descriptor(path: str | os.PathLike[str]) -> Library:
         It cannot be read, or something in it is missing or of a wrong type.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise KernelError(f"{path} is no file")
         with open(path, "rb") as file:
             content = file.read(MAX_DESCRIPTOR + 1)
     except OSError as error:
@@ -199,29 +216,39 @@ def check(library: Library) -> None:
         raise KernelError(f"{name} is for Linux on {library.arch}, this machine is {sys.platform} {os.uname().machine}")
     if library.source_sha256 != source_hash():
         raise KernelError(f"{name} was made from other kernel sources than this version's: {again}")
+    if library.kernels != SIGNATURES:
+        raise KernelError(f"{name} is described with other kernels than this version's: {again}")
     missing = sorted(set(library.features) - cpu_features())
     if missing:
         raise KernelError(f"{name} needs {', '.join(missing)}, which this CPU lacks: {again} --cpu for this board")
     try:
         with open(name, "rb") as file:
             content = file.read(MAX_LIBRARY + 1)
-    except OSError as error:
-        raise KernelError(f"{name}: {error.strerror}: {again}") from error
+    except (OSError, ValueError) as error:  # the latter: a zero in the name
+        raise KernelError(f"{name}: {getattr(error, 'strerror', None) or error}: {again}") from error
     if sha256(content).hexdigest() != library.sha256:
         raise KernelError(f"{name} is damaged (its SHA-256 is not the descriptor's): {again}")
 
 
 def candidates() -> Iterator[str]:
-    """Descriptors in the first folder that has any, the one for this very CPU first."""
+    """Descriptors in the folders, of each the one for this very CPU first.
+
+    Raises
+    ------
+    KernelError
+        The folder that ``EDGE_MDDA_KERNELS_DIR`` names cannot be read or holds none.
+    """
     own = f"kernels-{ARM_PARTS.get(_cpuinfo('CPU part'), '?')}.json"
     for folder in folders():
+        names: list[str] = []
+        cause = "holds no kernels-*.json"
         try:
             names = [name for name in os.listdir(folder) if name.startswith("kernels-") and name.endswith(".json")]
-        except OSError:
-            continue
-        if names:
-            yield from (os.path.join(folder, name) for name in sorted(names, key=lambda name: (name != own, name)))
-            return
+        except OSError as error:
+            cause = error.strerror or str(error)
+        if not names and os.environ.get(FOLDER_SETTING):
+            raise KernelError(f"no native kernels found in {folder}: {cause}")
+        yield from (os.path.join(folder, name) for name in sorted(names, key=lambda name: (name != own, name)))
 
 
 def load(library: Library) -> dict[str, Callable[..., Any]]:
@@ -276,7 +303,8 @@ def _examine(array: Any, kind: tuple[str, int], name: str) -> Known:
     if array.dtype.char != char or array.ndim != ndim:
         got = f"{array.dtype} with {array.ndim}"
         raise TypeError(f"{name}: expected an array {char!r} with {ndim} dimensions, got {got}")
-    address = ctypes.addressof(ctypes.c_char.from_buffer(array))  # TypeError unless C-contiguous and writable
+    # TypeError unless C-contiguous and writable; an empty array (no solver) has no first byte to point to.
+    address = ctypes.addressof(ctypes.c_char.from_buffer(array)) if array.size else 0
     key = id(array)
     known = kind, array.shape, weakref.ref(array, lambda _: _known_arrays.pop(key, None)), address
     _known_arrays[key] = known
