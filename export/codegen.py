@@ -20,6 +20,7 @@ import llvmlite.binding as llvm
 
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.kernels.native import SYMBOL_PREFIX
+from edge_mdda.kernels.vectors import two_vectors_at_a_time
 
 AARCH64, X86_64 = "aarch64", "x86_64"
 CAN_BUILD = (AARCH64, X86_64)
@@ -28,8 +29,6 @@ BOARD_CPUS = ("cortex-a53", "cortex-a72", "cortex-a76", "cortex-a78ae")
 
 KERNEL_MODULES = tuple(f"edge_mdda.kernels.{name}" for name in ("aggregate", "block", "finish"))
 """They register the purifier's kernels."""
-
-INTERLEAVE = 2  # vectors at a time, as in the Numba back end; see benchmarks/speed/NOTES.md
 
 OPTIONAL_FEATURES: Mapping[str, Mapping[str, str]] = {
     AARCH64: {
@@ -225,11 +224,8 @@ class Builder:
         tuning.loop_vectorization = tuning.slp_vectorization = True
         tuning.loop_interleaving = tuning.loop_unrolling = True
         builder = llvm.create_pass_builder(self._machine, tuning)
-        llvm.set_option("edge_mdda", f"-force-vector-interleave={INTERLEAVE}")
-        try:
+        with two_vectors_at_a_time():
             builder.getModulePassManager().run(module, builder)
-        finally:
-            llvm.set_option("edge_mdda", "-force-vector-interleave=0")
 
 
 _HELPER = r"(?:9edge_mdda7kernels|10benchmarks8arm_cost)"

@@ -19,6 +19,13 @@ def _option(default: Any, help_text: str) -> Any:
     return field(default=default, metadata={"help": help_text})
 
 
+def _require(options: Any, checks: dict[str, bool]) -> None:
+    """ParamsError for the first field whose check failed."""
+    for name, good in checks.items():
+        if not good:
+            raise ParamsError(f"{name}: out of range, got {getattr(options, name)!r}")
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """Stored in the checkpoint; a run resumes only with the same options."""
@@ -47,9 +54,7 @@ class TrainOptions:
             "purify_share": 0 <= self.purify_share <= 1,
             "seed": self.seed >= 0,
         }
-        for name, good in checks.items():
-            if not good:
-                raise ParamsError(f"{name}: out of range, got {getattr(self, name)!r}")
+        _require(self, checks)
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,4 @@ class Int8Options:
             "purify_share": 0 <= self.purify_share <= 1,
             "seed": self.seed >= 0,
         }
-        for name, good in checks.items():
-            if not good:
-                raise ParamsError(f"{name}: out of range, got {getattr(self, name)!r}")
+        _require(self, checks)

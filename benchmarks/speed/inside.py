@@ -11,10 +11,10 @@ from numba import njit
 
 from benchmarks.speed.peers import PARAMS, SEED
 from edge_mdda.kernels import PAD, load_kernels
-from edge_mdda.kernels.jit import _two_vectors_at_a_time
 from edge_mdda.kernels.layout import LANES
 from edge_mdda.kernels.registry import FAST_MATH
 from edge_mdda.kernels.rof import sweep
+from edge_mdda.kernels.vectors import two_vectors_at_a_time
 from edge_mdda.mdda import Purifier
 from edge_mdda.params import MddaParams
 from edge_mdda.solver import schedule, shrink_magic
@@ -93,7 +93,7 @@ def _row() -> Callable[[], object]:
 
     options: dict[str, Any] = {"nogil": True, "fastmath": FAST_MATH, "error_model": "numpy", "boundscheck": False}
     signature = "void(f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], i8, f4, f4, i4, f4, i8)"
-    with _two_vectors_at_a_time():
+    with two_vectors_at_a_time():
         compiled = njit(signature, **options)(sweeps)
     buffers = np.zeros((4, 2, PAD + -(-SIDE // LANES) * LANES + PAD), np.float32)
     rng = np.random.default_rng(0)

@@ -13,6 +13,7 @@ from numba import njit
 from edge_mdda.kernels import aggregate, block, finish  # noqa: F401  (their import registers the kernels)
 from edge_mdda.kernels.native import source_hash
 from edge_mdda.kernels.registry import FAST_MATH, REGISTRY, KernelSpec
+from edge_mdda.kernels.vectors import two_vectors_at_a_time
 
 
 def _compile(spec: KernelSpec) -> Callable[..., Any]:
@@ -29,19 +30,6 @@ def _compile(spec: KernelSpec) -> Callable[..., Any]:
             raise
         # A read-only installation with no writable home: compile anew in each process.
         return njit(spec.signature, **options)(spec.function)
-
-
-@contextmanager
-def _two_vectors_at_a_time() -> Iterator[None]:
-    """Let LLVM unroll vectorised loops by two: a block is 8 % faster (benchmarks/speed/NOTES.md).
-
-    Its own cost model says no. The option belongs to the process, so it goes back to automatic at once.
-    """
-    llvm.set_option("edge_mdda", "-force-vector-interleave=2")
-    try:
-        yield
-    finally:
-        llvm.set_option("edge_mdda", "-force-vector-interleave=0")
 
 
 @contextmanager
@@ -69,5 +57,5 @@ def cpu_name() -> str:
 
 def load() -> dict[str, Callable[..., Any]]:
     """Compiled kernels by name."""
-    with _two_vectors_at_a_time(), _cache_of_these_sources():
+    with two_vectors_at_a_time(), _cache_of_these_sources():
         return {name: _compile(spec) for name, spec in REGISTRY.items()}
