@@ -18,7 +18,7 @@ from edge_mdda.errors import EdgeMddaError
 from edge_mdda.params import PRESETS
 from export import commands_convert, commands_sign
 from export.dataset import SPLITS
-from export.options import Int8Options, TrainOptions
+from export.options import HardenOptions, Int8Options, TrainOptions
 
 DEFAULT_DATA = Path("../shared/data/ham10000")
 BUILT_IN = Path("edge_mdda/models/lesion-lite0-int8.onnx")
@@ -63,6 +63,14 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=_at_least(1), default=1, help="of the tensor library (%(default)s)")
     _add_options(train, TrainOptions)
     train.set_defaults(run=_train)
+
+    harden = commands.add_parser("harden", help="adversarial training of a checkpoint, the purifier in the loop")
+    _add_data(harden)
+    harden.add_argument("checkpoint", type=Path)
+    harden.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt and log.jsonl go here")
+    harden.add_argument("--threads", type=_at_least(1), default=1, help="of the tensor library (%(default)s)")
+    _add_options(harden, HardenOptions)
+    harden.set_defaults(run=_harden)
 
     fit = commands.add_parser("fit-int8", help="fit a float checkpoint to int8: ranges, rounding, fine-tuning")
     _add_data(fit)
@@ -120,7 +128,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser, options: type[TrainOptions] | type[Int8Options]) -> None:
+def _add_options(
+    parser: argparse.ArgumentParser, options: type[TrainOptions] | type[HardenOptions] | type[Int8Options]
+) -> None:
     for field in fields(options):
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -178,6 +188,15 @@ def _train(args: argparse.Namespace) -> int:
 
     progress = _training_printer(options.batch)
     print(train(args.data, args.out, options, init=args.init, threads=args.threads, progress=progress))
+    return 0
+
+
+def _harden(args: argparse.Namespace) -> int:
+    from export.harden import harden
+
+    options = HardenOptions(**{f.name: getattr(args, f.name) for f in fields(HardenOptions)})
+    progress = _training_printer(options.batch)
+    print(harden(args.data, args.checkpoint, args.out, options, threads=args.threads, progress=progress))
     return 0
 
 
