@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,8 @@ from export.options import HardenOptions, Int8Options, TrainOptions
 DEFAULT_DATA = Path("../shared/data/ham10000")
 BUILT_IN = Path("edge_mdda/models/lesion-lite0-int8.onnx")
 DEMO = Path("edge_mdda/models/demo-synthetic.jpg")
+SHORT_WAY = ("--min-agreement", "0.9", "--max-kl", "0.1", "--max-balanced-loss", "0.05", "--max-melanoma-loss", "0.1")
+"""Gates of ``quantise``: what a network that was not fitted to int8 first can pass."""
 
 EXAMPLES = """\
 examples:
@@ -94,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     evaluate.set_defaults(run=_evaluate)
 
-    quantise = commands.add_parser("quantise", help="a checkpoint becomes int8 ONNX with its manifest")
+    quantise = commands.add_parser("quantise", help="convert --format onnx-int8 with wide gates, in short")
     _add_data(quantise)
     quantise.add_argument("checkpoint", type=Path)
     quantise.add_argument("--out", type=Path, default=BUILT_IN, metavar="FILE", help="(%(default)s)")
@@ -241,16 +242,11 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _quantise(args: argparse.Namespace) -> int:
-    from export.quantise import quantise
-
     reference = ["--reference", str(args.reference)] if args.reference else []
-    command = shlex.join(
-        ["python", "-m", "export", "quantise", str(args.checkpoint), *reference, "--seed", str(args.seed)]
-    )
-    for name, value in quantise(args.checkpoint, args.data, args.out, command, args.seed, args.reference).items():
-        print(f"{name}: {value}")
-    print(args.out)
-    return 0
+    return main(
+        ["convert", str(args.checkpoint), *reference, "--format", "onnx-int8", "--calibration", str(args.data),
+         "--out", str(args.out), "--seed", str(args.seed), *SHORT_WAY]
+    )  # fmt: skip
 
 
 def _kernels(args: argparse.Namespace) -> int:
