@@ -14,6 +14,7 @@ COARSEST_SCALE = 0.125
 MAX_BLOCKS = 16
 MAX_STRENGTH = 64.0  # grey levels; beyond it nothing of a lesion is left
 MAX_ITERATIONS = 200
+MAX_DRAWS = 64  # purifications of one image; the spread of their mean has shrunk eightfold by then
 MIN_LAM = 0.01  # grey levels; far below what rounding to 8 bit shows, and step / lam stays finite
 
 
