@@ -1,0 +1,109 @@
+"""What a run does: which attacks, at which strength, on how many images; small enough for a laptop with ``--quick``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+KNOWS = ("adaptive", "gray", "transfer", "black")
+"""Who the attacker is, strongest first: knows network and defence; the network; neither, but trains another network;
+neither, but sees the pipeline's scores."""
+
+ALL_EPS = (1.0, 2.0, 4.0, 6.0, 8.0)
+"""Grey levels of 255."""
+PER_CLASS = 20  # images a class of --quick, fewer where the split has fewer
+UNIVERSAL_PER_CLASS = 10  # of val, to train what is the same for all images; QUICK takes them, the full run more
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attack of one kind of attacker.
+
+    Attributes
+    ----------
+    knows : str
+        One of :data:`KNOWS`.
+    attack : str
+    eps : tuple of float
+        Grey levels; one set of attacked images each.
+    per_class : int, optional
+        Images a class; None is all.
+    defences : tuple of str, optional
+        Only these; None is all. Each has its own attacked images where the attacker goes through the defence.
+    """
+
+    knows: str
+    attack: str
+    eps: tuple[float, ...]
+    per_class: int | None = None
+    defences: tuple[str, ...] | None = None
+
+
+CLEAN = "clean"
+STICKER = "sticker"
+UNIVERSAL = "universal"
+SQUARE = "square"
+ADAPTIVE = "pgd50"
+TRANSFER = ("difgsm", "mifgsm")
+
+QUICK = (
+    Job("gray", CLEAN, (0.0,), PER_CLASS),
+    Job("gray", "fgsm", (4.0,), PER_CLASS),
+    Job("gray", "pgd10", (4.0,), PER_CLASS),
+    Job("gray", "difgsm", (2.0, 6.0), PER_CLASS),
+    Job("gray", "mifgsm", (4.0,), 5),
+    Job("gray", "pgd50", (4.0,), 3),
+    Job("gray", "deepfool", (4.0,), 3),
+    Job("gray", "autoattack", (4.0,), 3),
+    Job("gray", UNIVERSAL, (8.0,), PER_CLASS),
+    Job("gray", STICKER, (0.0,), PER_CLASS),
+    Job("transfer", "difgsm", (8.0,), 10),
+    Job("black", SQUARE, (8.0,), 4, ("none", "mdda_balanced")),
+    Job("adaptive", ADAPTIVE, (2.0,), 4, ("none", "mdda_mild", "mdda_balanced", "mdda_strong")),
+)
+
+FULL = (
+    Job("gray", CLEAN, (0.0,)),
+    *(Job("gray", name, ALL_EPS) for name in ("fgsm", "pgd10", "pgd50", "mifgsm", "difgsm")),
+    Job("gray", "deepfool", ALL_EPS, PER_CLASS),
+    Job("gray", "autoattack", ALL_EPS, PER_CLASS),
+    Job("gray", UNIVERSAL, ALL_EPS),
+    Job("gray", STICKER, (0.0,)),
+    *(Job("transfer", name, ALL_EPS) for name in TRANSFER),
+    Job("black", SQUARE, (4.0, 8.0), PER_CLASS),
+    Job("adaptive", ADAPTIVE, ALL_EPS, PER_CLASS),
+)
+
+ATTACK_NAMES = tuple(dict.fromkeys(job.attack for job in FULL))
+
+
+def plan(
+    quick: bool,
+    attacks: Sequence[str] | None = None,
+    eps: Sequence[float] | None = None,
+    per_class: int | None = None,
+    knows: Sequence[str] | None = None,
+) -> list[Job]:
+    """The jobs of a run; clean images are always judged, for everything is compared with them.
+
+    Parameters
+    ----------
+    quick : bool
+    attacks, knows : sequence of str, optional
+        Only these.
+    eps : sequence of float, optional
+        Instead of the plan's, for attacks that have an eps.
+    per_class : int, optional
+        At most so many images a class.
+    """
+    jobs = []
+    for job in QUICK if quick else FULL:
+        if job.attack != CLEAN:
+            if (attacks is not None and job.attack not in attacks) or (knows is not None and job.knows not in knows):
+                continue
+            if eps is not None and job.attack != STICKER:
+                job = replace(job, eps=tuple(eps))
+        if per_class is not None:
+            job = replace(job, per_class=per_class if job.per_class is None else min(per_class, job.per_class))
+        jobs.append(job)
+    return jobs

@@ -1,0 +1,190 @@
+"""What a run leaves: JSON with all that made it, and a markdown report whose first table is the hardest attacker's."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edge_mdda import NOTICE, __version__
+from edge_mdda.files import replace_file
+from export.evaluate import write_json
+
+__all__ = ["HEAD", "line", "markdown", "result", "write_json", "write_text"]
+
+JSON_NAME, MARKDOWN_NAME = "robustness.json", "robustness.md"
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("numpy", "torch", "torchattacks", "onnxruntime", "opencv-python-headless", "numba", "scikit-image")
+FORMAT = 1
+
+HEAD = (
+    "| network | knows | attack | made on | eps | defence | n | balanced accuracy | melanoma recall | ms |\n"
+    "| --- | --- | --- | --- | ---: | --- | ---: | --- | --- | ---: |"
+)
+TITLES = {
+    "adaptive": ("Adaptive: the attacker knows the network and the defence", "BPDA with the identity, EOT, PGD-50."),
+    "gray": ("Gray box: the attacker knows the network, not the defence", ""),
+    "transfer": ("Transfer: the attacker trains another network", ""),
+    "black": ("Black box: the attacker sees the scores of the whole pipeline", "Square attack, few queries."),
+}
+
+
+def _with_interval(row: Mapping[str, Any], name: str) -> str:
+    value, (low, high) = row[name], row[f"{name}_ci"]
+    return "-" if value != value or value is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """One row of the table."""
+    cells = [row["network"], row["knows"], row["attack"], row["made_on"], f"{row['eps']:g}", row["defence"]]
+    cells += [str(row["n"]), _with_interval(row, "balanced_accuracy"), _with_interval(row, "melanoma_recall")]
+    return "| " + " | ".join((*cells, f"{row['ms']:.1f}")) + " |"
+
+
+def commit() -> str | None:
+    """The checkout's commit, with ``-dirty`` behind it if files differ; None without git."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [text.split(":", 1)[1].strip() for text in lines if text.startswith(("model name", "Model"))]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "edge_mdda": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _device(name: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if name == "cuda" else name
+
+
+def result(run: Any, rows: Sequence[dict[str, Any]], command: str) -> dict[str, Any]:
+    """Everything that the JSON file holds.
+
+    Parameters
+    ----------
+    run : Run
+        Finished.
+    rows : sequence of dict
+        Its rows.
+    command : str
+        The command line.
+    """
+    chosen = run.options
+    return {
+        "format": FORMAT,
+        "notice": NOTICE,
+        "command": command,
+        "commit": commit(),
+        "quick": chosen.quick,
+        "seed": chosen.seed,
+        "split": "test",
+        "classes": list(run.photos.data.labels),
+        "hardware": {
+            "machine": platform.machine(),
+            "cpu": _cpu(),
+            "threads": chosen.threads,
+            "device": _device(chosen.device),
+        },
+        "versions": _versions(),
+        "networks": {
+            name: {
+                "name": target.classifier.manifest.name,
+                "version": target.classifier.manifest.version,
+                "sha256": target.digest,
+                "runtime": target.classifier.runtime,
+            }
+            for name, target in run.targets.items()
+        },
+        "surrogates": {source.name: source.digest for sources in run.sources.values() for source in sources},
+        "defences": {
+            name: {
+                "label": defence.label,
+                "source": defence.source,
+                "ms": run.ms[name],
+                "random": run.random[name],
+            }
+            for name, defence in run.defences.items()
+        },
+        "attacks": run.parameters,
+        "sets": run.sets,
+        "rows": list(rows),
+    }
+
+
+def _tables(content: Mapping[str, Any], knows: str) -> Iterable[str]:
+    """One table a network: an attack a row, a defence a column."""
+    for network in content["networks"]:
+        rows = [row for row in content["rows"] if row["knows"] == knows and row["network"] == network]
+        if not rows:
+            continue
+        defences = [name for name in content["defences"] if any(row["defence"] == name for row in rows)]
+        for figure in ("balanced_accuracy", "melanoma_recall"):
+            yield f"\n**{network}**, {figure.replace('_', ' ')} (95 % interval)\n"
+            yield "| attack | eps | n | " + " | ".join(content["defences"][name]["label"] for name in defences) + " |"
+            yield "| --- | ---: | ---: |" + " --- |" * len(defences)
+            for identity in dict.fromkeys((row["attack"], row["made_on"], row["eps"]) for row in rows):
+                cells = {row["defence"]: row for row in rows if (row["attack"], row["made_on"], row["eps"]) == identity}
+                attack, made_on, eps = identity
+                name = f"{attack} on {made_on}" if knows == "transfer" else attack
+                values = [_with_interval(cells[d], figure) if d in cells else "" for d in defences]
+                n = next(iter(cells.values()))["n"]
+                yield f"| {name} | {eps:g} | {n} | " + " | ".join(values) + " |"
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The report."""
+    lines = ["# Robustness", "", content["notice"], ""]
+    lines += [f"`{content['command']}`", "", f"- Commit {content['commit'] or 'unknown'}, split {content['split']}."]
+    lines += [
+        f"- Network {name}: {network['name']} {network['version']}, SHA-256 {network['sha256']}, {network['runtime']}."
+        for name, network in content["networks"].items()
+    ]
+    hardware = content["hardware"]
+    lines.append(f"- {hardware['cpu']} ({hardware['machine']}), {hardware['threads']} threads, {hardware['device']}.")
+    lines.append("- " + ", ".join(f"{name} {number}" for name, number in content["versions"].items()) + ".")
+    lines.append("- eps in grey levels of 255; of a sticker, its largest change. Verdicts are the int8 file's.")
+    for knows, (title, text) in TITLES.items():
+        tables = list(_tables(content, knows))
+        if tables:
+            lines += ["", f"## {title}", *(["", text] if text else []), *tables]
+    lines += ["", "## Defences", "", "| defence | ms an image | random | source |", "| --- | ---: | --- | --- |"]
+    for defence in content["defences"].values():
+        drawn = "yes" if defence["random"] else "no"
+        lines.append(f"| {defence['label']} | {defence['ms']:.1f} | {drawn} | {defence['source']} |")
+    lines += ["", "## Parameters of the attacks", "", "| attacker / attack | parameters |", "| --- | --- |"]
+    for name, parameters in content["attacks"].items():
+        if parameters:
+            lines.append(f"| {name} | " + ", ".join(f"{key} {value}" for key, value in parameters.items()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text through a temporary file."""
+    replace_file(str(path), text.encode())
