@@ -7,7 +7,7 @@ import os
 import sys
 from importlib import import_module
 
-COMMANDS = ("run", "train-surrogate")
+COMMANDS = ("run", "tune", "ablate", "alarm", "train-surrogate")
 """Modules of this package with ``add_command(subparsers)``, each named like its command; it sets ``execute``."""
 
 INTERRUPTED = 130  # as a shell reports an interrupt
