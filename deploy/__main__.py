@@ -25,7 +25,7 @@ examples:
 BUNDLE_EXAMPLES = """\
 examples:
   python -m deploy bundle --board rpi4 --os bookworm --key release.key --out dist/
-  python -m deploy bundle --board rpi5 --os trixie --key release.key --model lesion.tflite --model lesion.onnx --out dist/
+  python -m deploy bundle --board rpi5 --os trixie --model lesion.tflite --model lesion.onnx --out dist/
   python -m deploy bundle --board my-board.toml --os bookworm --key release.key --out dist/
 
 The key is one of 'python -m export keygen', by default ~/.config/edge-mdda/release.key. On the board:
@@ -37,9 +37,7 @@ KEY_NAME = Path("edge-mdda") / "release.key"
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy", description=__doc__, epilog=EXAMPLES, formatter_class=raw
-    )
+    parser = argparse.ArgumentParser(prog="python -m deploy", description=__doc__, epilog=EXAMPLES, formatter_class=raw)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     boards = commands.add_parser("boards", help="list the boards, or check and show one")
