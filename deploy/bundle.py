@@ -221,7 +221,7 @@ def _manifest(
     wheels: Sequence[Path],
     models: Sequence[Path],
 ) -> dict[str, Any]:
-    board, system = request.board, request.system
+    board, system, trim = request.board, request.system, _trim_patterns()
     tools = {pin.sha256 for pin in pins if not pin.installed}
     kinds = {path: hashlib.sha256(path.read_bytes()).hexdigest() not in tools for path in wheels}
     here = [path for path in stage.rglob("*") if path.is_file()]
@@ -246,9 +246,9 @@ def _manifest(
         "sensors": board.sensors,
         "models": [path.name for path in models],
         "wheels": [{"file": path.name, "installed": installed} for path, installed in kinds.items()],
-        "trim": _trim_patterns(),
+        "trim": trim,
         "bundle_bytes": sum(path.stat().st_size for path in here),
-        "installed_bytes": sum(unpacked_bytes(path) for path, installed in kinds.items() if installed)
+        "installed_bytes": sum(unpacked_bytes(path, trim) for path, installed in kinds.items() if installed)
         + sum(path.stat().st_size for path in here if "wheels" not in path.relative_to(stage).parts)
         + SYSTEM_BYTES,
         "notice": NOTICE,

@@ -120,7 +120,7 @@ find_python() {
         die "$python does not run, or is older than Python 3.10: name another with --python FILE"
 }
 
-helper() { "$python" -E -s -S "$here/setup/helper.py" "$@"; }
+helper() { "$python" -B -E -s -S "$here/setup/helper.py" "$@"; }
 
 # The lock belongs to the open file: it ends with this process, however that ends.
 take_lock() {
@@ -190,14 +190,15 @@ install_units() { # RELEASE: its units take the place of those that are there, a
     for name in $names; do
         # A unit names the default prefix; here it may be another one.
         while IFS= read -r line || [ -n "$line" ]; do
+            done_part=''
             while :; do
                 case $line in
-                    *"/opt/edge-mdda"*) [ "$prefix" != /opt/edge-mdda ] || break
-                        line=${line%%/opt/edge-mdda*}$prefix${line#*/opt/edge-mdda} ;;
+                    */opt/edge-mdda*) done_part=$done_part${line%%/opt/edge-mdda*}$prefix ;;
                     *) break ;;
                 esac
+                line=${line#*/opt/edge-mdda}
             done
-            printf '%s\n' "$line"
+            printf '%s\n' "$done_part$line"
         done <"$prefix/releases/$1/units${user:+/user}/$name" | write "$unit_folder/$name" 644 || return 1
     done
     control daemon-reload || return 1
@@ -356,7 +357,7 @@ END
 build() { # the release, in $new/release
     "$python" -I -m venv --without-pip "$new/release/venv" || die "$python cannot make an environment; see above"
     step venv
-    "$new/release/venv/bin/python" -E -s "$here/setup/helper.py" wheels "$new/bundle" ||
+    "$new/release/venv/bin/python" -B -E -s "$here/setup/helper.py" wheels "$new/bundle" ||
         die 'the wheels cannot be unpacked; the release that ran before still runs'
     step wheels
     for packages in "$new"/release/venv/lib/python*/site-packages; do

@@ -114,10 +114,21 @@ def build_own(target: Path, epoch: int, root: Path = ROOT) -> Path:
         return Path(shutil.copy(wheel, target / wheel.name))
 
 
-def unpacked_bytes(wheel: Path) -> int:
-    """How large it is on the board."""
+def unpacked_bytes(wheel: Path, trim: Sequence[str] = ()) -> int:
+    """How large it is on the board, without what the patterns of ``trim.txt`` remove."""
+    patterns = [re.compile(_to_regex(pattern)) for pattern in trim]
     with zipfile.ZipFile(wheel) as archive:
-        return sum(info.file_size for info in archive.infolist())
+        return sum(
+            info.file_size
+            for info in archive.infolist()
+            if not any(pattern.fullmatch(info.filename) for pattern in patterns)
+        )
+
+
+def _to_regex(pattern: str) -> str:
+    """A glob pattern of a file or folder, as the board's Python takes it, for names in an archive."""
+    text = re.escape(pattern).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
+    return text + "(?:/.*)?"
 
 
 def describe(wheel: Path) -> dict[str, str]:
