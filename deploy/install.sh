@@ -224,7 +224,10 @@ units_run() { # RELEASE: none of its units has failed
 
 healthy() { # RELEASE, which is the current one: it answers through the command that people use
     first=$(head -n 1 "$prefix/releases/$1/runtimes") || return 1
-    "$prefix/bin/edge-mdda" selftest --runtime "$first" 9>&- || return 1
+    if ! answer=$("$prefix/bin/edge-mdda" selftest --runtime "$first" 2>&1 9>&-); then
+        printf '%s\n' "$answer" >&2
+        return 1
+    fi
     units_run "$1"
 }
 
