@@ -45,7 +45,7 @@ COLUMNS = {"network", "attack", "eps", "knows", "defence", "balanced_accuracy", 
 
 
 class TinyPixels(nn.Module):
-    """The tiny network for pixels in 0..255."""
+    """The tiny network for pixels in 0..255, with seven answers as the real one: four of them never win."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -53,7 +53,8 @@ class TinyPixels(nn.Module):
 
     def forward(self, pixels):
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (tiny_networks.MEAN, tiny_networks.STD))
-        return self.network((pixels - mean) / std)
+        logits = self.network((pixels - mean) / std)
+        return torch.cat((logits, logits.new_tensor((-30.0, -31.0, -32.0, -33.0)).expand(len(logits), 4)), 1)
 
 
 class TinyClassifier:
@@ -108,7 +109,7 @@ def with_noise(photos: Photographs, eps: float) -> np.ndarray:
 
 @pytest.mark.parametrize("name", list(ATTACKS))
 def test_attack_beats_noise_and_stays_within_eps(name, tiny, photos):
-    parameters = ATTACKS[name].parameters(EPS, True) | ({"n_classes": 3} if name == "autoattack" else {})
+    parameters = ATTACKS[name].parameters(EPS, True)
     key = key_of(test=name)
     attacked = attack_images(ATTACKS[name], tiny, photos.images, photos.data.targets, parameters, key)
     assert attacked.dtype == np.uint8
@@ -232,11 +233,12 @@ def test_deterministic_defence_needs_one_draw():
 
 
 def test_square_through_the_pipeline_beats_noise(tiny, photos):
-    parameters = black_box.parameters(EPS, random=False, quick=True) | {"queries": 150}
+    eps = 2 * EPS  # without a gradient it takes more
+    parameters = black_box.parameters(eps, random=False, quick=True)
     with Pipeline(noisy(0.0), TinyClassifier(tiny), 2) as pipeline:
         attacked = black_box.square(pipeline, photos.images, photos.data.targets, parameters, seed=1)
-    assert np.abs(attacked.astype(int) - photos.images).max() <= EPS
-    assert accuracy(tiny, attacked, photos) < accuracy(tiny, with_noise(photos, EPS), photos) - 0.2
+    assert 0 < np.abs(attacked.astype(int) - photos.images).max() <= eps
+    assert accuracy(tiny, attacked, photos) < accuracy(tiny, with_noise(photos, eps), photos) - 0.2
 
 
 # -- the same on every picture ------------------------------------------------------------------------------
