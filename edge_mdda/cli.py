@@ -18,13 +18,14 @@ from edge_mdda.cli_board import add_commands as add_board_commands
 from edge_mdda.console import Progress, print_screening, printable
 from edge_mdda.errors import EdgeMddaError, ImageError, ParamsError
 from edge_mdda.files import IMAGE_SUFFIXES, Limits, read_bytes, read_stream
-from edge_mdda.params import PRESETS
+from edge_mdda.params import MAX_DRAWS, PRESETS
 
 if TYPE_CHECKING:
     from edge_mdda.screening import Screener, Screening
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 MAX_THREADS = 256
+MODEL_HELP = "standard, hardened, or another .onnx or .tflite file with its manifest (standard)"
 NO_MEMORY = "not enough memory: try a smaller image or fewer threads, or close other programs"
 DEMO_IMAGE = Path(__file__).parent / "models" / "demo-synthetic.jpg"
 
@@ -35,6 +36,7 @@ examples:
   edge-mdda screen --json visit/ > visit.jsonl   a folder, one JSON object a line
   camera-still | edge-mdda screen -              an image on standard input
   edge-mdda screen --seed 7 lesion.jpg           replay a result exactly
+  edge-mdda screen --draws 8 lesion.jpg          average eight purifications, and say how much they differ
 
 exit status: 0 all images screened, 1 at least one failed, 2 wrong usage
 """
@@ -118,7 +120,14 @@ def build_parser() -> argparse.ArgumentParser:
     screen.add_argument(
         "--purify", choices=("off", "on", "both"), default="both", help="views to classify (%(default)s)"
     )
-    screen.add_argument("--model", type=Path, metavar="FILE", help="another .onnx or .tflite with its manifest")
+    screen.add_argument("--model", type=Path, metavar="MODEL", help=MODEL_HELP)
+    screen.add_argument(
+        "--draws",
+        type=_number(1, MAX_DRAWS),
+        default=1,
+        metavar="K",
+        help="purify so often and average the answers (%(default)s)",
+    )
     screen.add_argument("--runtime", choices=("onnx", "tflite"), help="default: by the model's suffix")
     screen.add_argument(
         "--provider",
@@ -149,7 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=VERIFY_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verify.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="default: the built-in model")
+    verify.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="files or built-in names (standard)")
     verify.add_argument("--trusted-keys", type=Path, metavar="FILE", help="public keys, or a folder of *.pub")
     verify.add_argument("--json", action="store_true", help="one JSON object a line")
     verify.set_defaults(run=_run_verify, max_megapixels=40_000_000, max_megabytes=32 * 2**20)
@@ -192,6 +201,8 @@ def _run_screen(args: argparse.Namespace) -> int:
         args.parser.error("no image given; name files or folders, or try --demo")
     if args.save_purified and args.purify == "off":
         args.parser.error("--save-purified needs --purify on or both")
+    if args.draws > 1 and args.purify == "off":
+        args.parser.error("--draws needs --purify on or both")
     if args.images.count("-") > 1:
         args.parser.error("- (standard input) can be given only once")
     from edge_mdda.imaging import check_header
@@ -245,7 +256,9 @@ def _save_purified(folder: Path, result: Screening) -> None:
 def _open_screener(args: argparse.Namespace) -> Screener:
     from edge_mdda.screening import Screener
 
-    screener = Screener(args.model, args.runtime, args.purify, args.preset, args.threads, args.limits, args.provider)
+    screener = Screener(
+        args.model, args.runtime, args.purify, args.preset, args.threads, args.limits, args.provider, args.draws
+    )
     if args.provider != "cpu" and not args.json:  # JSON has it in every line
         print(f"edge-mdda: the model runs on {screener.classifier.runtime}", file=sys.stderr)
     return screener
@@ -289,13 +302,13 @@ def _run_purify(args: argparse.Namespace) -> int:
 
 
 def _run_verify(args: argparse.Namespace) -> int:
-    from edge_mdda.classifier import BUILT_IN
+    from edge_mdda.classifier import model_path
     from edge_mdda.classifier.signature import trusted_keys
     from edge_mdda.classifier.verdict import examine
 
     keys = trusted_keys(args.trusted_keys)
     failed = 0
-    for model in args.models or [BUILT_IN]:
+    for model in map(Path, map(model_path, args.models or [None])):
         verdict = examine(model, keys)
         failed += not verdict.ok
         if args.json:

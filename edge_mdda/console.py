@@ -50,6 +50,12 @@ def print_screening(result: Screening, names: Mapping[str, str], malignant: tupl
     else:
         change = "another top class" if result.top_changed else "same top class"
         lines.append(f"  disagreement of raw and purified view: {result.disagreement:.3f} bit, {change}")
+    if result.spread is not None and result.purify:
+        spread, draws = result.spread, result.purify["draws"]
+        same = round(spread["agreement"] * draws)
+        lines.append(
+            f"  {draws} draws of the purifier: malignant share +/- {spread['malignant']:.1%}, {same} say the same class"
+        )
     action = result.advice.action.upper()
     if colour_wanted(stream):
         action = COLOURS[result.advice.action] + action + RESET

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -14,6 +16,7 @@ COARSEST_SCALE = 0.125
 MAX_BLOCKS = 16
 MAX_STRENGTH = 64.0  # grey levels; beyond it nothing of a lesion is left
 MAX_ITERATIONS = 200
+MAX_DRAWS = 64  # purifications of one image; the spread of their mean has shrunk eightfold by then
 MIN_LAM = 0.01  # grey levels; far below what rounding to 8 bit shows, and step / lam stays finite
 
 
@@ -151,13 +154,15 @@ def _integer(name: str, value: Any, low: int, high: int) -> None:
         raise ParamsError(f"{name}: must be a whole number from {low} to {high}, got {value!r}")
 
 
-# Chosen by `python -m benchmarks.presets runs/stage3/checkpoint.pt` on val (table in the README): balanced accuracy on
-# clean images and under gray-box PGD-10 at 4/255, for 24 strengths; without purifier 0.794 and 0.000.
-PRESETS: dict[str, MddaParams] = {
-    # Best on clean images among the strengths that hold 0.40 under attack: 0.822 and 0.444.
-    "mild": MddaParams(n_blocks=2, sigma=3.0, lam=3.0, iterations=3),
-    # Best under attack among those that lose nothing on clean images: 0.796 and 0.618.
-    "balanced": MddaParams(n_blocks=2, sigma=5.0, lam=5.0, iterations=4),
-    # Best under attack among those that lose at most 5 points on clean images: 0.760 and 0.689.
-    "strong": MddaParams(n_blocks=3, sigma=7.0, lam=7.0, iterations=5),
-}
+PRESETS_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "presets.json")
+"""Written by ``python -m benchmarks.robustness tune --write``; it names the run that chose each preset."""
+
+
+def _read_presets(path: str) -> dict[str, MddaParams]:
+    with open(path, encoding="utf-8") as file:
+        stored = json.load(file)["presets"]
+    return {name: MddaParams(**preset["params"]) for name, preset in stored.items()}
+
+
+PRESETS: dict[str, MddaParams] = _read_presets(PRESETS_FILE)
+"""The shipped strengths: ``mild``, ``balanced`` and ``strong``."""

@@ -18,8 +18,8 @@ from edge_mdda.errors import ParamsError
 from edge_mdda.files import Limits, read_bytes
 from edge_mdda.imaging import decode, fit
 from edge_mdda.kernels import backend
-from edge_mdda.params import PRESETS
-from edge_mdda.seeds import fresh_seed
+from edge_mdda.params import MAX_DRAWS, PRESETS
+from edge_mdda.seeds import MASK_64, fresh_seed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ class Advice:
 class Screening:
     """The answer for one image.
 
-    ``probabilities`` are those of the purified view, or of the raw one with ``purify="off"``;
+    ``probabilities`` are those of the purified view (the mean of its draws), or of the raw one with ``purify="off"``;
     they assume that all classes are equally likely, as the network was trained to.
     """
 
@@ -58,9 +58,15 @@ class Screening:
     top_changed: bool | None
     advice: Advice
     purify: dict[str, Any] | None
+    """Preset, seed and number of draws; None without purifier."""
+    spread: dict[str, float] | None
+    """How much several draws of the purifier differ: standard deviation of the malignant share, and the share of
+    draws with the top class of their mean. None with one draw."""
     kernels: dict[str, str] | None
     """Back end and CPU of the purifier's machine code; None without purifier."""
     model: dict[str, str]
+    operating_point: dict[str, Any]
+    """The thresholds, the temperature, and what they do on the images that they were judged on."""
     timings_ms: dict[str, float]
     purified: np.ndarray | None
     """(height, width, 3) uint8 at the model's size; not part of the JSON."""
@@ -90,8 +96,10 @@ class Screening:
             "advice": self.advice.action,
             "rule": self.advice.rule,
             "purify": self.purify,
+            "spread": rounded(self.spread),
             "kernels": self.kernels,
             "model": self.model,
+            "operating_point": self.operating_point,
             "timings_ms": {name: round(value, 3) for name, value in self.timings_ms.items()},
             "notice": NOTICE,
         }
@@ -136,6 +144,8 @@ class Screener:
         Largest input accepted.
     provider : {'cpu', 'cuda', 'tensorrt', 'auto'}
         What ONNX Runtime runs on.
+    draws : int
+        How often each image is purified, with other noise each time, 1 to ``MAX_DRAWS``; the answers are averaged.
 
     Raises
     ------
@@ -152,7 +162,10 @@ class Screener:
         threads: int = 1,
         limits: Limits | None = None,
         provider: str = "cpu",
+        draws: int = 1,
     ) -> None:
+        if not 1 <= draws <= MAX_DRAWS or (draws > 1 and purify == "off"):
+            raise ParamsError(f"draws: expected 1 to {MAX_DRAWS}, and 1 without purifier; got {draws!r}")
         if purify not in PURIFY_MODES:
             raise ParamsError(f"purify: expected one of {', '.join(PURIFY_MODES)}, got {purify!r}")
         if preset not in PRESETS:
@@ -160,7 +173,7 @@ class Screener:
         import cv2  # noqa: F401  now, so that the first image's timings hold no import
 
         self.classifier: Classifier = open_classifier(model, runtime, threads, provider)
-        self.purify, self.preset = purify, preset
+        self.purify, self.preset, self.draws = purify, preset, draws
         self.limits = limits or Limits()
         manifest = self.classifier.manifest
         self._purifier = None
@@ -214,17 +227,19 @@ class Screener:
         del picture  # up to 120 MB that the rest need not carry along
         problem = _quality_problem(raw, stored_size)
         decoded = time.perf_counter()
-        purified = None
+        drawn: list[np.ndarray] = []
         if self._purifier:
             seed = fresh_seed() if seed is None else seed
-            purified = self._purifier.purify(raw, seed)
+            # Neighbouring seeds share nothing (see edge_mdda.seeds), and the first draw is that of a single one.
+            drawn = [self._purifier.purify(raw, (seed + k) & MASK_64) for k in range(self.draws)]
         purify_done = time.perf_counter()
-        views = [view for view, wanted in ((purified, self.purify != "off"), (raw, self.purify != "on")) if wanted]
-        rows = self.classifier.predict(np.stack(views))  # type: ignore[arg-type]
+        answers = self.classifier.predict(np.stack(drawn + ([] if self.purify == "on" else [raw])))
         done = time.perf_counter()
 
         labels = list(manifest.labels)
         malignant_columns = [labels.index(label) for label in manifest.malignant]
+        of_draws = answers[: len(drawn)]
+        rows = np.concatenate([of_draws.mean(axis=0, keepdims=True), answers[len(drawn) :]]) if drawn else answers
         shares = rows[:, malignant_columns].sum(axis=1)
         both = self.purify == "both"
         disagreement = jensen_shannon(rows[0], rows[1]) if both else None
@@ -237,18 +252,34 @@ class Screener:
             disagreement=disagreement,
             top_changed=bool(rows[0].argmax() != rows[1].argmax()) if both else None,
             advice=advise(float(shares.max()), disagreement, manifest.refer_at, manifest.retake_at, problem),
-            purify={"preset": self.preset, "seed": seed} if self._purifier else None,
+            purify={"preset": self.preset, "seed": seed, "draws": self.draws} if self._purifier else None,
+            spread=_spread(of_draws, malignant_columns) if len(drawn) > 1 else None,
             kernels=backend().to_dict() if self._purifier else None,
             model={"name": manifest.name, "sha256": manifest.sha256, "runtime": self.classifier.runtime},
+            operating_point={
+                "refer_at": manifest.refer_at,
+                "retake_at": manifest.retake_at,
+                "temperature": manifest.temperature,
+                "chosen_by": manifest.chosen_by,
+                **manifest.operating_point,
+            },
             timings_ms={
                 "decode": (decoded - start) * 1e3,
                 "purify": (purify_done - decoded) * 1e3,
                 "classify": (done - purify_done) * 1e3,
                 "total": (done - start) * 1e3,
             },
-            purified=purified,
+            purified=drawn[0] if drawn else None,
             resize_ms=(decoded - pixels_there) * 1e3,
         )
+
+
+def _spread(answers: np.ndarray, malignant_columns: list[int]) -> dict[str, float]:
+    top = answers.mean(axis=0).argmax()
+    return {
+        "malignant": float(answers[:, malignant_columns].sum(axis=1).std()),
+        "agreement": float((answers.argmax(axis=1) == top).mean()),
+    }
 
 
 def _quality_problem(fitted: np.ndarray, stored_size: tuple[int, ...]) -> str | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,11 +17,13 @@ from edge_mdda.errors import EdgeMddaError
 from edge_mdda.params import PRESETS
 from export import commands_convert, commands_sign
 from export.dataset import SPLITS
-from export.options import Int8Options, TrainOptions
+from export.options import HardenOptions, Int8Options, TrainOptions
 
 DEFAULT_DATA = Path("../shared/data/ham10000")
 BUILT_IN = Path("edge_mdda/models/lesion-lite0-int8.onnx")
 DEMO = Path("edge_mdda/models/demo-synthetic.jpg")
+SHORT_WAY = ("--min-agreement", "0.9", "--max-kl", "0.1", "--max-balanced-loss", "0.05", "--max-melanoma-loss", "0.1")
+"""Gates of ``quantise``: what a network that was not fitted to int8 first can pass."""
 
 EXAMPLES = """\
 examples:
@@ -64,6 +65,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_options(train, TrainOptions)
     train.set_defaults(run=_train)
 
+    harden = commands.add_parser("harden", help="adversarial training of a checkpoint, the purifier in the loop")
+    _add_data(harden)
+    harden.add_argument("checkpoint", type=Path)
+    harden.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt and log.jsonl go here")
+    harden.add_argument("--threads", type=_at_least(1), default=1, help="of the tensor library (%(default)s)")
+    _add_options(harden, HardenOptions)
+    harden.set_defaults(run=_harden)
+
     fit = commands.add_parser("fit-int8", help="fit a float checkpoint to int8: ranges, rounding, fine-tuning")
     _add_data(fit)
     fit.add_argument("checkpoint", type=Path)
@@ -86,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     evaluate.set_defaults(run=_evaluate)
 
-    quantise = commands.add_parser("quantise", help="a checkpoint becomes int8 ONNX with its manifest")
+    quantise = commands.add_parser("quantise", help="convert --format onnx-int8 with wide gates, in short")
     _add_data(quantise)
     quantise.add_argument("checkpoint", type=Path)
     quantise.add_argument("--out", type=Path, default=BUILT_IN, metavar="FILE", help="(%(default)s)")
@@ -120,7 +129,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser, options: type[TrainOptions] | type[Int8Options]) -> None:
+def _add_options(
+    parser: argparse.ArgumentParser, options: type[TrainOptions] | type[HardenOptions] | type[Int8Options]
+) -> None:
     for field in fields(options):
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -181,6 +192,15 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _harden(args: argparse.Namespace) -> int:
+    from export.harden import harden
+
+    options = HardenOptions(**{f.name: getattr(args, f.name) for f in fields(HardenOptions)})
+    progress = _training_printer(options.batch)
+    print(harden(args.data, args.checkpoint, args.out, options, threads=args.threads, progress=progress))
+    return 0
+
+
 def _fit_int8(args: argparse.Namespace) -> int:
     from export.fit_int8 import fit_int8
 
@@ -222,16 +242,11 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _quantise(args: argparse.Namespace) -> int:
-    from export.quantise import quantise
-
     reference = ["--reference", str(args.reference)] if args.reference else []
-    command = shlex.join(
-        ["python", "-m", "export", "quantise", str(args.checkpoint), *reference, "--seed", str(args.seed)]
-    )
-    for name, value in quantise(args.checkpoint, args.data, args.out, command, args.seed, args.reference).items():
-        print(f"{name}: {value}")
-    print(args.out)
-    return 0
+    return main(
+        ["convert", str(args.checkpoint), *reference, "--format", "onnx-int8", "--calibration", str(args.data),
+         "--out", str(args.out), "--seed", str(args.seed), *SHORT_WAY]
+    )  # fmt: skip
 
 
 def _kernels(args: argparse.Namespace) -> int:

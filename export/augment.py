@@ -88,6 +88,11 @@ def random_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
     return _erase(_damage(view, rng), rng)
 
 
+def colour_view(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The image under another light and camera, every pixel in its place."""
+    return np.ascontiguousarray(_colour(image, rng))
+
+
 @dataclass
 class RandomPurifier:
     """MDDA of random strength on a share of the views, so that the network knows what MDDA leaves.

@@ -7,7 +7,6 @@ file without its manifest and report never lies about.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,13 +18,13 @@ from edge_mdda import __version__
 from edge_mdda.classifier import Classifier, Manifest
 from edge_mdda.classifier.manifest import EMBEDDED_KEY, embedded_text, manifest_path
 from edge_mdda.classifier.signature import signature_path
-from edge_mdda.classifier.tensors import to_input
+from edge_mdda.classifier.tensors import to_input, with_temperature
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.files import replace_file
 from export import audit, graphs, parity, report
-from export.dataset import LabelledImages
 from export.errors import ExportError
 from export.formats import Format
+from export.operating import Views, operating_point
 from export.pictures import (
     Pictures,
     calibration_and_rest,
@@ -39,13 +38,15 @@ from export.pictures import (
     split_of,
     without,
 )
-from export.quantise import FALSE_ALARMS, FLOAT_FIRST_CONVOLUTIONS, SENSITIVITY, choose_thresholds, quantise_onnx
+from export.quantise import FLOAT_FIRST_CONVOLUTIONS, int8_onnx
 from export.sources import Source
 
 NOTES = {
     "onnx-fp16": "Made for Jetson, and checked here on a CPU only: ONNX Runtime computes fp16 there through float32.",
     "onnx-int8-tensorrt": "Made for Jetson, and checked here on a CPU only: TensorRT itself has not run it.",
 }
+
+SAME = 1e-6  # of a probability: what rounding to float32 twice leaves
 
 
 @dataclass(frozen=True)
@@ -212,18 +213,14 @@ class Conversion:
         model = graphs.with_pixels(core) if target.input == "uint8" else core
         if target.precision == "fp32":
             return model.SerializeToString(), versions
-        with tempfile.TemporaryDirectory() as folder:
-            floating, quantised = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-            onnx.save(model, floating)
-            quantise_onnx(
-                floating,
-                quantised,
-                self._feeds(draft, target),
-                symmetric=target.symmetric,
-                float_first=self._float_first(target),
-                ranges=self.source.ranges,
-            )
-            return graphs.standard_only(onnx.load(quantised)).SerializeToString(), versions
+        quantised = int8_onnx(
+            model,
+            self._feeds(draft, target),
+            symmetric=target.symmetric,
+            float_first=self._float_first(target),
+            ranges=self.source.ranges,
+        )
+        return graphs.standard_only(quantised).SerializeToString(), versions
 
     def _draft(self, target: Format) -> Manifest:
         source, request = self.source, self.request
@@ -256,16 +253,30 @@ class Conversion:
             training_command=source.training_command,
         )
 
-    def _with_thresholds(self, draft: Manifest, classifier: Classifier) -> Manifest:
+    def _with_thresholds(self, draft: Manifest, classifier: Classifier, judged: dict[str, np.ndarray]) -> Manifest:
+        """The manifest with what ``val`` chose; ``judged`` are this file's answers to the judging images."""
         if self.val is None:
             return draft
-        raw, seen = (parity.predict(classifier, self.val.views[view]) for view in ("raw", "purified"))
-        pictures = self.val.pictures
+        chosen = {view: parity.predict(classifier, images) for view, images in self.val.views.items()}
+        judges = self.judged.pictures if set(judged) == set(chosen) else None
+        temperature, refer_at, retake_at, record = operating_point(
+            self._views(chosen, self.val.pictures),
+            None if judges is None or judges.targets is None else self._views(judged, judges),
+            self.judged.pictures.name,
+        )
+        return replace(
+            draft,
+            temperature=temperature,
+            refer_at=refer_at,
+            retake_at=retake_at,
+            chosen_by=self.request.command,
+            operating_point=record,
+        )
+
+    def _views(self, answers: dict[str, np.ndarray], pictures: Pictures) -> Views:
         assert pictures.targets is not None
-        data = LabelledImages(pictures.paths, pictures.targets, self.labels, pictures.name)
-        refer_at, retake_at = choose_thresholds(raw, seen, data, self.source.malignant)
-        why = f"{self.request.command} (val: {SENSITIVITY:.0%} sensitivity; {FALSE_ALARMS:.0%} false alarms)"
-        return replace(draft, refer_at=refer_at, retake_at=retake_at, chosen_by=why)
+        columns = tuple(self.labels.index(label) for label in self.source.malignant)
+        return Views(answers["raw"], answers["purified"], pictures.targets, columns)
 
     def convert(self, target: Format) -> dict[str, Any]:
         """Make, check and write one format; returns its report.
@@ -282,14 +293,10 @@ class Conversion:
         audit.check(found, target, self._float_layers(target))
         self.say(f"{target.name}: {audit.as_line(found)}")
         classifier = open_bytes(content, draft, target)
+        answers = {view: parity.predict(classifier, images) for view, images in self.judged.views.items()}
         figures = {
-            view: parity.compare(
-                self.judged.answers[view],
-                parity.predict(classifier, images),
-                self.judged.pictures.targets,
-                self.labels,
-            )
-            for view, images in self.judged.views.items()
+            view: parity.compare(self.judged.answers[view], found_there, self.judged.pictures.targets, self.labels)
+            for view, found_there in answers.items()
         }
         for view, values in figures.items():
             self.say(f"{target.name}, {view}: {parity.as_line(values)}")
@@ -297,7 +304,7 @@ class Conversion:
         causes = [c for view, values in figures.items() for c in parity.failures(values, len(content), limits, view)]
         if causes:
             raise ExportError("; ".join(dict.fromkeys(causes)))
-        manifest = self._with_thresholds(draft, classifier)
+        manifest = self._with_thresholds(draft, classifier, answers)
         # The view that kept least stands at the top of the report.
         view = min(figures, key=lambda name: figures[name]["argmax_agreement"] or 0.0)
         manifest = replace(
@@ -308,7 +315,8 @@ class Conversion:
         manifest = replace(manifest, sha256=hashlib.sha256(content).hexdigest())
         final = open_bytes(content, manifest, target)
         image = self.judged.views[view][0]
-        if not np.array_equal(final.predict(image[None]), classifier.predict(image[None])):
+        wanted = with_temperature(answers[view][:1], manifest.temperature)
+        if not np.allclose(final.predict(image[None]), wanted, rtol=0, atol=SAME):
             raise ExportError("the finished file answers otherwise than the one that was checked")
         result = self._report(target, manifest, figures, view, found, limits, versions, final.runtime) | {
             "size_bytes": len(content),
@@ -347,6 +355,8 @@ class Conversion:
             "gates": limits,
             "preprocessing": manifest.preprocessing,
             "thresholds": f"refer at {manifest.refer_at:g}, retake at {manifest.retake_at:g} ({manifest.chosen_by})",
+            "temperature": manifest.temperature,
+            "operating_point": manifest.operating_point,
             "calibration": {
                 "n": len(self.seen) if target.precision == "int8" else 0,
                 "sha256": manifest.calibration_sha256,

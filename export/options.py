@@ -58,6 +58,47 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
+class HardenOptions:
+    """Of adversarial training; stored in its checkpoint, and a run resumes only with the same options."""
+
+    attack: str = _option("through", "who attacks: raw (the network alone) or through (the purifier too)")
+    steps: int = _option(700, "optimiser steps")
+    batch: int = _option(32, "images a step")
+    size: int = _option(224, "side of the pictures in pixels")
+    lr: float = _option(1.5e-4, "peak learning rate")
+    weight_decay: float = _option(1e-4, "AdamW weight decay of the weights")
+    label_smoothing: float = _option(0.05, "label smoothing")
+    ema: float = _option(0.99, "decay of the averaged weights")
+    attack_steps: int = _option(2, "gradient steps of the attacker at each visit of an image")
+    step_share: float = _option(0.5, "length of such a step, as a share of the perturbation's size")
+    eps_low: float = _option(2.0, "smallest perturbation in grey levels")
+    eps_high: float = _option(4.0, "largest perturbation in grey levels")
+    attacked_share: float = _option(0.85, "share of the images that are attacked")
+    purify_share: float = _option(0.75, "share of the views that pass through MDDA; with raw, all attacked ones do")
+    seed: int = _option(0, "of everything random")
+
+    def __post_init__(self) -> None:
+        checks = {
+            "attack": self.attack in ("raw", "through"),
+            "steps": self.steps >= 1,
+            "batch": self.batch >= 2,
+            "size": 32 <= self.size <= 1024,
+            "lr": 0 < self.lr <= 1,
+            "weight_decay": 0 <= self.weight_decay <= 1,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "ema": 0 <= self.ema < 1,
+            "attack_steps": 1 <= self.attack_steps <= 100,
+            "step_share": 0 < self.step_share <= 2,
+            "eps_low": 0 < self.eps_low <= 64,
+            "eps_high": self.eps_low <= self.eps_high <= 64,
+            "attacked_share": 0 <= self.attacked_share <= 1,
+            "purify_share": 0 <= self.purify_share <= 1,
+            "seed": self.seed >= 0,
+        }
+        _require(self, checks)
+
+
+@dataclass(frozen=True)
 class Int8Options:
     """Of fitting a network to int8; stored in its checkpoint, and a run resumes only with the same options."""
 

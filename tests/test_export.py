@@ -167,32 +167,33 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(made_up, tmp_path):
         network_from_checkpoint(path)
 
 
-def test_quantise_writes_nothing_when_its_checks_fail(made_up, tmp_path):
+def test_quantise_is_convert_with_wide_gates(made_up, tmp_path, capsys):
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
-    from export import quantise as module
+    from export.__main__ import main
     from export.train import train
 
     checkpoint = train(made_up, tmp_path, TrainOptions(steps=1, batch=4, size=64, purify_share=0.0))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MAX_BYTES", 1000)
-        with pytest.raises(module.ExportError, match="bytes, more than 1000"):
-            module.quantise(checkpoint, made_up, tmp_path / "out" / "model.onnx", "a test")
-    assert not (tmp_path / "out").exists()
+    out = tmp_path / "out" / "model.onnx"
+    assert main(["quantise", str(checkpoint), "--data", str(made_up), "--out", str(out)]) == 1
+    assert "no rows of split 'test'" in capsys.readouterr().err  # convert judges by them, and quantise never did
+    assert not out.parent.exists()
 
 
 def test_the_float_export_equals_the_checkpoint(made_up, tmp_path):
     pytest.importorskip("torch")
     onnxruntime = pytest.importorskip("onnxruntime")
+    from export.dataset import SIDE
     from export.evaluate import TorchClassifier
-    from export.quantise import SIDE, _export_float
+    from export.graphs import PIXELS, with_pixels
+    from export.sources import SourceOptions, open_source
     from export.train import train
 
     checkpoint = train(made_up, tmp_path, TrainOptions(steps=2, batch=4, size=64, purify_share=0.0))
-    _export_float(checkpoint, tmp_path / "float.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "float.onnx", providers=["CPUExecutionProvider"])
+    model = with_pixels(open_source(str(checkpoint), SourceOptions()).core)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     batch = decode_all(read_split(made_up, "val"), SIDE, SIDE)[:3]
-    logits = np.concatenate([session.run(None, {"pixels": image[None]})[0] for image in batch])
+    logits = np.concatenate([session.run(None, {PIXELS: image[None]})[0] for image in batch])
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     expected = exponentials / exponentials.sum(1, keepdims=True)
     np.testing.assert_allclose(TorchClassifier(checkpoint).predict(batch), expected, atol=1e-4)

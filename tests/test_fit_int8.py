@@ -118,14 +118,25 @@ def test_every_layer_learns(network, ranges, images):
     assert not still
 
 
+def int8_file(checkpoint: Path, ranges: dict) -> bytes:
+    """The ONNX file that ``convert`` makes of a fitted checkpoint, before its metadata."""
+    from export.graphs import with_pixels
+    from export.quantise import int8_onnx
+    from export.sources import SourceOptions, open_source
+
+    core = open_source(str(checkpoint), SourceOptions()).core
+    blank = iter([np.zeros((1, SIDE, SIDE, 3), np.uint8)])  # the tool insists on seeing one
+    return int8_onnx(with_pixels(core), blank, float_first=0, ranges=ranges).SerializeToString()
+
+
 def test_the_int8_file_computes_the_same(network, student, ranges, images, tmp_path):
     """All but the order of summation, which moves a value to the next step here and there."""
     from edge_mdda.classifier.onnx import OnnxClassifier
-    from export.quantise import int8_onnx, int8_share
+    from export.quantise import int8_share
     from tests.tiny_models import manifest_for
 
     save_checkpoint(tmp_path / "c.pt", {"labels": list(CLASSES), "ema": student.to_network().state_dict()})
-    content = int8_onnx(tmp_path / "c.pt", iter(()), 0, ranges)
+    content = int8_file(tmp_path / "c.pt", ranges)
     assert int8_share(content) == (50, 50)
     labels = dict.fromkeys(CLASSES, "")
     manifest = manifest_for(content, "c.onnx", labels=labels, malignant=("mel",), height=SIDE, width=SIDE)
@@ -139,11 +150,11 @@ def test_the_int8_file_computes_the_same(network, student, ranges, images, tmp_p
 
 
 def test_unknown_ranges_are_refused(ranges, root):
-    from export.quantise import ExportError, int8_onnx
+    from export.errors import ExportError
 
     more = ranges | {"body._conv_tail": (0.0, 6.0)}
     with pytest.raises(ExportError, match=r"do not fit the graph \(body\._conv_tail\)"):
-        int8_onnx(root / "float.pt", iter(()), 0, more)
+        int8_file(root / "float.pt", more)
 
 
 def test_plain_weights_keep_the_grid(student, ranges, images):
@@ -175,7 +186,7 @@ def test_descent_beats_the_nearest_step():
 
 def test_a_run_resumes_and_its_ranges_survive(root, tmp_path):
     from export.fit_int8 import fit_int8, stored_ranges
-    from export.quantise import quantise
+    from export.sources import SourceOptions, open_source
 
     class KillError(Exception):
         pass
@@ -209,10 +220,9 @@ def test_a_run_resumes_and_its_ranges_survive(root, tmp_path):
     with pytest.raises(EdgeMddaError, match="fitted to int8 already"):
         fit_int8(root, path, tmp_path / "again", TINY)
     with pytest.raises(EdgeMddaError, match="--reference"):
-        quantise(path, root, tmp_path / "m.onnx", "a test")
+        open_source(str(path), SourceOptions())
     with pytest.raises(EdgeMddaError, match="is not the network"):
-        quantise(path, root, tmp_path / "m.onnx", "a test", reference=path)
-    assert not (tmp_path / "m.onnx").exists()
+        open_source(str(path), SourceOptions(reference=path))
 
 
 def test_options_name_the_bad_field():

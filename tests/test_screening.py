@@ -27,6 +27,30 @@ def png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
+def test_draws_are_averaged_and_their_spread_is_told():
+    """Each draw is the screening with the next seed; the answer is their mean."""
+    with Screener(purify="on") as one, Screener(purify="on", draws=3) as three:
+        singles = [one.screen(DEMO_IMAGE, seed=seed) for seed in (11, 12, 13)]
+        mean = three.screen(DEMO_IMAGE, seed=11)
+    assert singles[0].spread is None
+    for label, value in mean.probabilities.items():
+        assert value == pytest.approx(np.mean([s.probabilities[label] for s in singles]), abs=1e-6)
+    assert mean.spread is not None
+    assert mean.spread["malignant"] == pytest.approx(np.std([s.malignant for s in singles]), abs=1e-6)
+    assert mean.spread["agreement"] == np.mean([s.label == mean.label for s in singles])
+    assert mean.to_dict()["purify"]["draws"] == 3
+    np.testing.assert_array_equal(mean.purified, singles[0].purified)
+    for draws, purify in ((0, "on"), (65, "on"), (2, "off")):
+        with pytest.raises(ParamsError, match=r"^draws: "):
+            Screener(purify=purify, draws=draws)
+
+
+def test_the_json_tells_its_operating_point(screener):
+    manifest, point = screener.classifier.manifest, screener.screen(DEMO_IMAGE, seed=1).to_dict()["operating_point"]
+    assert (point["refer_at"], point["retake_at"]) == (manifest.refer_at, manifest.retake_at)
+    assert point["temperature"] == manifest.temperature
+
+
 def test_the_demo_is_screened_with_both_views(screener):
     result = screener.screen(DEMO_IMAGE, seed=7)
     labels = list(screener.classifier.manifest.labels)
@@ -41,7 +65,7 @@ def test_the_demo_is_screened_with_both_views(screener):
     assert result.disagreement == pytest.approx(jensen_shannon(p, q))
     assert result.top_changed == (p.argmax() != q.argmax())
     assert result.sha256 == hashlib.sha256(DEMO_IMAGE.read_bytes()).hexdigest()
-    assert result.purify == {"preset": "balanced", "seed": 7}
+    assert result.purify == {"preset": "balanced", "seed": 7, "draws": 1}
     timings = result.timings_ms
     assert timings["total"] == pytest.approx(timings["decode"] + timings["purify"] + timings["classify"])
     assert json.loads(json.dumps(result.to_dict()))["advice"] in ("refer", "retake", "routine")

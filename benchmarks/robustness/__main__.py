@@ -7,7 +7,7 @@ import os
 import sys
 from importlib import import_module
 
-COMMANDS = ("run",)
+COMMANDS = ("run", "tune", "ablate", "alarm", "train-surrogate")
 """Modules of this package with ``add_command(subparsers)``, each named like its command; it sets ``execute``."""
 
 INTERRUPTED = 130  # as a shell reports an interrupt
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:
-        import_module(f"benchmarks.robustness.{name}").add_command(subparsers)
+        import_module(f"benchmarks.robustness.{name.replace('-', '_')}").add_command(subparsers)
     return parser
 
 

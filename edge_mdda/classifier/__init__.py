@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["BUILT_IN", "RUNTIMES", "Classifier", "Manifest", "ModelError", "built_in", "open_classifier"]
+__all__ = [
+    "BUILT_IN",
+    "BUILT_IN_MODELS",
+    "RUNTIMES",
+    "Classifier",
+    "Manifest",
+    "ModelError",
+    "built_in",
+    "model_path",
+    "open_classifier",
+]
 
 RUNTIMES = {"onnx": ".onnx", "tflite": ".tflite"}
 """Runtime names and the suffix of the files that each one runs."""
@@ -26,7 +36,10 @@ RUNTIMES = {"onnx": ".onnx", "tflite": ".tflite"}
 BUILT_IN: Path
 """The built-in model; the same network for LiteRT lies beside it, see :func:`built_in`."""
 
-_BUILT_IN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models", "lesion-lite0-int8")
+BUILT_IN_MODELS = {"standard": "lesion-lite0-int8", "hardened": "lesion-lite0-hardened-int8"}
+"""Names that stand for a model file, and its stem: the default, and one that was trained against attackers who know
+the purifier; it is less accurate on untouched images."""
+_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models")
 
 
 def __getattr__(name: str) -> Any:
@@ -47,15 +60,21 @@ class Classifier(Protocol):
         ...
 
 
-def built_in(runtime: str | None = None) -> Path:
-    """The built-in model's file for a runtime; ONNX Runtime's by default."""
+def built_in(runtime: str | None = None, name: str = "standard") -> Path:
+    """A built-in model's file for a runtime; ONNX Runtime's by default."""
     from pathlib import Path  # here: a screening does without it, and without the 0.8 MB that it takes
 
-    return Path(_built_in(runtime))
+    return Path(model_path(name, runtime))
 
 
-def _built_in(runtime: str | None) -> str:
-    return _BUILT_IN + RUNTIMES.get(runtime or "onnx", RUNTIMES["onnx"])
+def model_path(model: str | Path | None = None, runtime: str | None = None) -> str:
+    """The file of a model that is given by name or path; ``standard`` where none is.
+
+    A file that is called like a built-in model can be given as ``./standard``.
+    """
+    text = "standard" if model is None else os.fspath(model)
+    stem = BUILT_IN_MODELS.get(text)
+    return text if stem is None else os.path.join(_FOLDER, stem + RUNTIMES.get(runtime or "onnx", RUNTIMES["onnx"]))
 
 
 def open_classifier(
@@ -69,7 +88,8 @@ def open_classifier(
     Parameters
     ----------
     model : path, optional
-        ``.onnx`` or ``.tflite`` with ``<same name>.json`` beside it. Default: the built-in model.
+        ``.onnx`` or ``.tflite`` with ``<same name>.json`` beside it, or a name of ``BUILT_IN_MODELS``.
+        Default: the standard built-in model.
     runtime : {'onnx', 'tflite'}, optional
         Default: by the file's suffix.
     threads : int
@@ -82,7 +102,7 @@ def open_classifier(
     ModelError
         Missing, damaged or altered file, unknown or missing runtime; one line that says what to do.
     """
-    path = _built_in(runtime) if model is None else os.fspath(model)
+    path = model_path(model, runtime)
     by_suffix = {suffix: name for name, suffix in RUNTIMES.items()}.get(os.path.splitext(path)[1].lower())
     if runtime is not None and runtime not in RUNTIMES:
         raise ModelError(f"unknown runtime '{runtime}'; choose one of {', '.join(RUNTIMES)}")

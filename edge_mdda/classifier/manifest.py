@@ -24,6 +24,7 @@ FORMAT = 1
 CROPS = ("squeeze", "center")
 LAYOUTS = ("NHWC", "NCHW")
 MIN_SIDE, MAX_SIDE = 16, 4096  # pixels; the purifier's own range
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.1, 10.0
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_MODEL_BYTES = 1 << 30
 
@@ -57,7 +58,11 @@ class Manifest:
     retake_at : float
         Disagreement (Jensen-Shannon, bits) of the raw and purified view from which on to retake.
     chosen_by : str
-        The command that chose the two thresholds.
+        The command that chose the two thresholds and the temperature.
+    temperature : float
+        Logits are divided by it before they become probabilities (C. Guo et al., ICML 2017).
+    operating_point : dict
+        The rule behind the thresholds, and what it does on the images that chose it and on others.
     training_data, licence, notes : str
         Origin of the weights.
     metrics : dict
@@ -99,6 +104,8 @@ class Manifest:
     calibration_sha256: str = ""
     training_command: str = ""
     files: dict[str, str] = field(default_factory=dict)
+    temperature: float = 1.0
+    operating_point: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -115,6 +122,8 @@ class Manifest:
             "std": math.isfinite(self.std) and self.std > 0,
             "output": self.output in ("logits", "probabilities"),
             "refer_at": 0 <= self.refer_at <= 1,
+            "temperature": MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE,
+            "operating_point": isinstance(self.operating_point, dict),
             "retake_at": 0 <= self.retake_at <= 1,
             "sha256": len(self.sha256) == 64,
             "target": isinstance(self.target, str),

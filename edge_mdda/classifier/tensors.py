@@ -27,8 +27,19 @@ def to_input(image: np.ndarray, manifest: Manifest, dtype: np.dtype | type) -> n
     return np.ascontiguousarray(tensor[None], dtype=dtype)
 
 
+def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Distributions ``(n, n_labels)`` as if their logits were divided by ``temperature``; float32.
+
+    Above 1 they become less certain. The order of the classes stays.
+    """
+    if temperature == 1.0:
+        return np.asarray(probabilities, np.float32)
+    powers = np.asarray(probabilities, np.float64) ** (1 / temperature)
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
 def to_probabilities(output: np.ndarray, manifest: Manifest) -> np.ndarray:
-    """Rows of probabilities, float32, from what the graph returned.
+    """Rows of probabilities, float32, from what the graph returned, at the manifest's temperature.
 
     Raises
     ------
@@ -45,4 +56,4 @@ def to_probabilities(output: np.ndarray, manifest: Manifest) -> np.ndarray:
     total = values.sum(axis=1, keepdims=True)
     if not np.isfinite(values).all() or (values < 0).any() or (total <= 0).any():
         raise ModelError(f"{manifest.file}: the model returned no probabilities; export it again")
-    return (values / total).astype(np.float32)
+    return with_temperature(values / total, manifest.temperature)

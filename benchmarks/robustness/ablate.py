@@ -1,0 +1,71 @@
+"""``python -m benchmarks.robustness ablate``: what pyramid, diffusion, denoising, aggregation and blocks each bring.
+
+One part at a time is taken out of a preset; clean and gray-box accuracy on ``val``, since the presets are chosen there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.robustness.study import Study, add_options, milliseconds
+from benchmarks.robustness.tune import ATTACKS
+from edge_mdda.files import replace_file
+from edge_mdda.params import PRESETS, MddaParams
+
+PER_CLASS = 20
+MOST_BLOCKS = 4
+
+
+def variants(params: MddaParams) -> dict[str, MddaParams]:
+    """The preset, and the preset without each of its parts."""
+    found = {
+        "as it is": params,
+        "no pyramid (scale 1 only)": replace(params, scales=(1.0,), output_weights=(1.0,)),
+        "no finer scale (1, 1/2, 1/4)": replace(
+            params, scales=params.scales[1:], output_weights=params.output_weights[1:]
+        ),
+        "no diffusion (sigma 0)": replace(params, sigma=0.0),
+        "no denoising (lam 0)": replace(params, lam=0.0),
+        "no aggregation between scales": replace(params, aggregation=(1.0, 0.0, 0.0)),
+        "no final smoothing": replace(params, smoothing=0.0),
+    }
+    for blocks in range(1, MOST_BLOCKS + 1):
+        if blocks != params.n_blocks:
+            found[f"{blocks} block{'s' if blocks > 1 else ''}"] = replace(params, n_blocks=blocks)
+    return found
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Judge every variant and print the table."""
+    study = Study.open(args, "val")
+    sets = {f"{attack} {eps:g}": study.attacked(attack, eps) for attack, eps in ATTACKS}
+    found = variants(PRESETS[args.preset])
+    times = dict(zip(found, milliseconds(list(found.values()), study.photos.images[0]), strict=True))
+    print("| variant | clean | " + " | ".join(sets) + " | attacked | ms |\n|" + " --- |" * (len(sets) + 4), flush=True)
+    rows = []
+    for name, params in {"no purifier": None, **found}.items():
+        row: dict[str, Any] = {"variant": name}
+        row["clean"] = study.balanced_accuracy(study.answers(study.photos.images, params))
+        row |= {key: study.balanced_accuracy(study.answers(images, params)) for key, images in sets.items()}
+        row["attacked"] = float(np.mean([row[key] for key in sets]))
+        row["ms"] = round(times.get(name, 0.0), 2)
+        rows.append(row)
+        accuracies = " | ".join(f"{row[key]:.3f}" for key in ("clean", *sets, "attacked"))
+        print(f"| {name} | {accuracies} | {row['ms']:.1f} |", flush=True)
+    if args.json:
+        content = {**study.about(args.command), "preset": args.preset, "rows": rows}
+        replace_file(str(args.json), (json.dumps(content, indent=1) + "\n").encode())
+    return 0
+
+
+def add_command(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("ablate", help="what each part of MDDA brings", description=__doc__.split("\n\n")[0])
+    add_options(parser, PER_CLASS)
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="balanced", help="(%(default)s)")
+    parser.set_defaults(execute=execute)

@@ -1,0 +1,182 @@
+"""``python -m benchmarks.robustness tune``: how strong should the purifier be? The run behind the shipped presets.
+
+Every combination of the grid is judged on ``val``: clean, attacked in the gray box, and in milliseconds. Nothing is
+chosen on ``test``. With ``--write`` the presets are written to ``edge_mdda/presets.json``, which names this command.
+The attacker of this search does not know the purifier; what one does who knows it stands in the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.robustness.errors import RobustnessError
+from benchmarks.robustness.study import Study, add_options, milliseconds
+from edge_mdda.files import replace_file
+from edge_mdda.params import PRESETS, PRESETS_FILE, MddaParams
+
+PER_CLASS = 20
+ATTACKS = (("difgsm", 2.0), ("pgd10", 4.0), ("difgsm", 6.0))
+"""Gray-box attacks whose mean balanced accuracy is "attacked"."""
+BLOCKS = (1, 2, 3)
+STRENGTHS = {3.0: 3, 4.0: 4, 5.0: 4, 6.0: 5, 7.0: 5, 8.0: 6}
+"""sigma = lam in grey levels, and the solver iterations that leave an RMSE below half a grey level
+(tests/test_kernels.py)."""
+OUTPUT_WEIGHTS = {
+    "fine": (0.40, 0.50, 0.08, 0.02),
+    "middle": (0.30, 0.50, 0.15, 0.05),
+    "coarse": (0.20, 0.45, 0.25, 0.10),
+}
+"""How much of each scale comes out; equal weights cost a network most of its accuracy."""
+LOSSES = {"mild": -0.01, "balanced": 0.01, "strong": 0.05}
+"""Clean balanced accuracy that a preset may lose against no purifier; the mild one has to gain a point, or to be
+the best on clean images where none does."""
+TIE = 0.01
+"""Attacked accuracies as near as this are equal on so few images; the faster one wins."""
+EXAMPLES = """\
+examples:
+  python -m benchmarks.robustness tune --json tune.json        the table and its Pareto front
+  python -m benchmarks.robustness tune --write                 also write edge_mdda/presets.json
+"""
+
+
+def grid() -> list[MddaParams]:
+    """All combinations, weakest first."""
+    return [
+        MddaParams(n_blocks=blocks, sigma=strength, lam=strength, iterations=iterations, output_weights=weights)
+        for blocks, (strength, iterations), weights in itertools.product(
+            BLOCKS, STRENGTHS.items(), OUTPUT_WEIGHTS.values()
+        )
+    ]
+
+
+def pareto(rows: Sequence[dict[str, Any]]) -> list[int]:
+    """Indices of the rows that no other one beats in clean, attacked and milliseconds together."""
+
+    def beats(a: dict[str, Any], b: dict[str, Any]) -> bool:
+        no_worse = a["clean"] >= b["clean"] and a["attacked"] >= b["attacked"] and a["ms"] <= b["ms"]
+        return no_worse and (a["clean"], a["attacked"], a["ms"]) != (b["clean"], b["attacked"], b["ms"])
+
+    return [n for n, row in enumerate(rows) if not any(beats(other, row) for other in rows)]
+
+
+def choose(rows: Sequence[dict[str, Any]], clean_without: float) -> dict[str, int]:
+    """The row of each preset: best attacked among those whose clean loss is allowed, the fastest of equals.
+
+    Raises
+    ------
+    RobustnessError
+        No row is good enough.
+    """
+    chosen = {}
+    for name, loss in LOSSES.items():
+        allowed = [n for n, row in enumerate(rows) if row["clean"] >= clean_without - loss]
+        if not allowed and name == "mild":
+            most = max(row["clean"] for row in rows)
+            allowed = [n for n, row in enumerate(rows) if row["clean"] == most]
+        if not allowed:
+            raise RobustnessError(f"no parameters for '{name}': all lose more than {loss:.2f} on clean images")
+        most = max(rows[n]["attacked"] for n in allowed)
+        chosen[name] = min((n for n in allowed if rows[n]["attacked"] >= most - TIE), key=lambda n: rows[n]["ms"])
+    return chosen
+
+
+def search(
+    study: Study, variants: Sequence[MddaParams], say: Any = print
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Judge all; returns the row without purifier, and one row for each of ``variants``."""
+    sets = {f"{attack}_{eps:g}": study.attacked(attack, eps) for attack, eps in ATTACKS}
+    rows = []
+    times = [0.0, *milliseconds(variants, study.photos.images[0])]
+    for params, ms in zip([None, *variants], times, strict=True):
+        row: dict[str, Any] = {"clean": study.balanced_accuracy(study.answers(study.photos.images, params))}
+        row |= {name: study.balanced_accuracy(study.answers(images, params)) for name, images in sets.items()}
+        row |= {"attacked": float(np.mean([row[name] for name in sets])), "ms": round(ms, 3)}
+        rows.append({"params": None if params is None else params.to_dict(), **row})
+        say(line(params, row))
+    return rows[0], rows[1:]
+
+
+HEAD = (
+    "| blocks | sigma = lam | output weights | clean | "
+    + " | ".join(f"{attack} {eps:g}" for attack, eps in ATTACKS)
+    + " | attacked | ms |\n|"
+    + " --- |" * (6 + len(ATTACKS))
+)
+
+
+def line(params: MddaParams | None, row: dict[str, Any]) -> str:
+    """One row of the table."""
+    what = "none | - | -"
+    if params is not None:
+        weights = " ".join(f"{w:g}" for w in params.output_weights)
+        what = f"{params.n_blocks} | {params.block_sigma(0):g} | {weights}"
+    accuracies = " | ".join(f"{row[name]:.3f}" for name in ("clean", *(f"{a}_{e:g}" for a, e in ATTACKS), "attacked"))
+    return f"| {what} | {accuracies} | {row['ms']:.1f} |"
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Search, choose, print and perhaps write."""
+    study = Study.open(args, "val")
+    print(HEAD, flush=True)
+    without, rows = search(study, grid(), lambda text: print(text, flush=True))
+    front, chosen = pareto(rows), choose(rows, without["clean"])
+    print("\nPareto front (clean, attacked, ms):")
+    for n in sorted(front, key=lambda n: rows[n]["ms"]):
+        print(line(_params(rows[n]), rows[n]))
+    print("\nPresets:")
+    for name, n in chosen.items():
+        same = "as shipped" if PRESETS.get(name) == _params(rows[n]) else "other than shipped"
+        print(f"{name} ({same}): {line(_params(rows[n]), rows[n])}")
+    about = study.about(args.command)
+    result = {**about, "without": without, "rows": rows, "front": front, "chosen": chosen}
+    if args.json:
+        replace_file(str(args.json), (json.dumps(result, indent=1) + "\n").encode())
+    if args.write:
+        write(chosen, rows, without, about)
+        print(f"{PRESETS_FILE}: written; thresholds and figures belong to the old presets until they are made again")
+    return 0
+
+
+def _params(row: dict[str, Any]) -> MddaParams:
+    return MddaParams(**row["params"])
+
+
+def write(
+    chosen: dict[str, int], rows: Sequence[dict[str, Any]], without: dict[str, Any], about: dict[str, Any]
+) -> None:
+    """Write the presets with their figures and the run that chose them."""
+    figures = ("clean", *(f"{attack}_{eps:g}" for attack, eps in ATTACKS), "attacked")
+    presets = {
+        name: {
+            "params": {k: v for k, v in rows[n]["params"].items() if v != _default(k)},
+            "figures": {key: round(rows[n][key], 4) for key in figures},
+        }
+        for name, n in chosen.items()
+    }
+    kept = {k: about[k] for k in ("command", "network", "model_sha256", "split", "n")}
+    content = {"chosen_by": kept | {"without_purifier": {k: round(without[k], 4) for k in figures}}, "presets": presets}
+    replace_file(str(PRESETS_FILE), (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _default(name: str) -> Any:
+    return MddaParams().to_dict()[name]
+
+
+def add_command(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "tune",
+        help="search the purifier's parameters on val",
+        description=__doc__.split("\n\n")[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_options(parser, PER_CLASS)
+    parser.add_argument("--write", action="store_true", help=f"write {PRESETS_FILE}")
+    parser.set_defaults(execute=execute)

@@ -1,0 +1,118 @@
+"""Choosing presets, ablation, and the tamper alarm: their rules on made-up rows, and one small run each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.robustness import ablate, alarm, tune
+from benchmarks.robustness.errors import RobustnessError
+from edge_mdda.params import PRESETS, PRESETS_FILE, MddaParams
+
+
+def row(clean: float, attacked: float, ms: float) -> dict:
+    return {"clean": clean, "attacked": attacked, "ms": ms}
+
+
+def test_the_front_holds_what_nothing_beats():
+    rows = [row(0.8, 0.4, 5), row(0.8, 0.5, 5), row(0.7, 0.6, 9), row(0.7, 0.6, 8), row(0.9, 0.1, 20)]
+    assert tune.pareto(rows) == [1, 3, 4]
+    assert tune.pareto([row(1, 1, 1), row(1, 1, 1)]) == [0, 1]  # equals do not beat each other
+
+
+def test_presets_are_the_best_under_attack_that_clean_accuracy_allows():
+    rows = [row(0.83, 0.3, 3), row(0.80, 0.5, 5), row(0.79, 0.6, 7), row(0.79, 0.595, 6), row(0.76, 0.7, 9)]
+    assert tune.choose(rows, 0.80) == {"mild": 0, "balanced": 3, "strong": 4}  # 0.595 is as good as 0.6, and faster
+    # Nothing gains a point: the mild one is the best on clean images.
+    assert tune.choose(rows, 0.83) == {"mild": 0, "balanced": 0, "strong": 3}
+    with pytest.raises(RobustnessError, match="'balanced'"):
+        tune.choose(rows, 0.95)
+
+
+def test_the_grid_holds_strengths_that_the_solver_meets():
+    grid = tune.grid()
+    assert len(grid) == len(set(map(repr, grid))) == len(tune.BLOCKS) * len(tune.STRENGTHS) * len(tune.OUTPUT_WEIGHTS)
+    assert all(sum(params.output_weights) == pytest.approx(1) for params in grid)
+
+
+def test_the_shipped_presets_name_the_run_that_chose_them(tmp_path, monkeypatch):
+    stored = json.loads(Path(PRESETS_FILE).read_text(encoding="utf-8"))
+    assert stored["chosen_by"]["command"].startswith("python -m benchmarks.")
+    assert stored["chosen_by"]["split"] == "val"
+    assert set(stored["presets"]) == set(PRESETS) == {"mild", "balanced", "strong"}
+    # Written and read again, they are the same.
+    monkeypatch.setattr(tune, "PRESETS_FILE", tmp_path / "presets.json")
+    figures = {"clean": 0.8, "attacked": 0.5} | {f"{attack}_{eps:g}": 0.5 for attack, eps in tune.ATTACKS}
+    rows = [{"params": params.to_dict(), "ms": 1.0, **figures} for params in PRESETS.values()]
+    about = dict.fromkeys(("command", "network", "model_sha256", "split", "n"), "x")
+    tune.write({name: n for n, name in enumerate(PRESETS)}, rows, rows[0], about)
+    from edge_mdda.params import _read_presets
+
+    assert _read_presets(str(tmp_path / "presets.json")) == PRESETS
+
+
+def test_each_variant_lacks_what_its_name_says():
+    found = ablate.variants(PRESETS["balanced"])
+    assert found["as it is"] == PRESETS["balanced"]
+    assert len(set(map(repr, found.values()))) == len(found)
+    assert found["no pyramid (scale 1 only)"].scales == (1.0,)
+    assert found["no diffusion (sigma 0)"].sigma == 0
+    assert found["no denoising (lam 0)"].lam == 0
+    assert found["no aggregation between scales"].neighbour_weights(1) == (0, 1, 0)
+    assert {params.n_blocks for params in found.values()} == set(range(1, ablate.MOST_BLOCKS + 1))
+
+
+def test_averages_of_draws_against_their_definition():
+    answers = np.random.default_rng(0).dirichlet(np.ones(4), (8, 30))
+    found = alarm.averages(answers, (1, 3, 8), (0, 2))
+    np.testing.assert_allclose(found[3][0], (answers[0] + answers[1] + answers[2]) / 3)
+    shares = answers[:, :, 0] + answers[:, :, 2]
+    assert found[8][1] == pytest.approx(np.mean([np.std(shares[:, n]) for n in range(30)]))
+    assert found[1][1] == 0
+
+
+def test_disagreement_of_equal_and_of_disjoint_views():
+    one = np.eye(3)
+    np.testing.assert_allclose(alarm.disagreements(one, one), 0)
+    np.testing.assert_allclose(alarm.disagreements(one, one[[1, 2, 0]]), 1)
+
+
+@pytest.fixture(scope="module")
+def study(data_folder, tmp_path_factory):
+    pytest.importorskip("torch")
+    pytest.importorskip("torchattacks")
+    import argparse
+
+    from benchmarks.robustness.study import Study
+
+    args = argparse.Namespace(
+        cache=tmp_path_factory.mktemp("cache"), data=data_folder, model="standard", images=1, seed=0, threads=1
+    )
+    return Study.open(args, "val")
+
+
+def test_a_small_search_gives_a_row_for_each_variant(study, monkeypatch):
+    monkeypatch.setattr(tune, "ATTACKS", (("fgsm", 2.0),))
+    without, rows = tune.search(study, [PRESETS["mild"], MddaParams(n_blocks=1)], lambda text: None)
+    assert without["params"] is None
+    assert without["ms"] == 0
+    assert [r["params"] for r in rows] == [PRESETS["mild"].to_dict(), MddaParams(n_blocks=1).to_dict()]
+    for r in rows:
+        assert 0 <= r["clean"] <= 1
+        assert r["attacked"] == r["fgsm_2"]
+        assert r["ms"] > 0
+    assert study.about("a test")["split"] == "val"
+
+
+def test_the_alarm_hears_an_attack_better_than_none(study):
+    judge = alarm.Alarm(study, "balanced", (1, 2))
+    clean = judge.rows("clean", 0.0, "gray", None)
+    assert [r["draws"] for r in clean] == [1, 2]
+    assert clean[0]["auroc"] is None
+    attacked = judge.rows("pgd10", 4.0, "gray", study.attacked("pgd10", 4.0))
+    assert attacked[0]["auroc"] > 0.5
+    assert attacked[0]["alarms"] >= clean[0]["alarms"]
+    assert alarm.line(attacked[0]).count("|") == alarm.HEAD.splitlines()[0].count("|")
