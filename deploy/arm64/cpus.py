@@ -16,6 +16,11 @@ ARM = 0x41
 BASELINE = frozenset(("fp", "asimd", "evtstrm", "crc32", "cpuid"))
 CRYPTOGRAPHY = frozenset(("aes", "pmull", "sha1", "sha2"))
 ARMV8_2 = frozenset(("atomics", "fphp", "asimdhp", "asimdrdm", "lrcpc", "dcpop", "asimddp"))
+FEATURE_ORDER = (
+    *("fp", "asimd", "evtstrm", "aes", "pmull", "sha1", "sha2", "crc32", "atomics", "fphp", "asimdhp"),
+    *("cpuid", "asimdrdm", "lrcpc", "dcpop", "asimddp"),
+)
+"""As Linux lists them (arch/arm64/kernel/cpuinfo.c)."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,7 @@ class Cpu:
 
     def cpuinfo(self, cores: int) -> str:
         """``/proc/cpuinfo`` of a board with so many cores."""
-        order = (
-            "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
-        ).split()
-        features = " ".join(name for name in order if name in self.features)
+        features = " ".join(name for name in FEATURE_ORDER if name in self.features)
         return "\n".join(
             f"processor\t: {number}\n"
             "BogoMIPS\t: 108.00\n"
