@@ -64,9 +64,9 @@ def _add_doctor(commands: Any) -> None:
 
 
 def _run_doctor(args: argparse.Namespace) -> int:
+    from edge_mdda.board.finding import is_fit, print_table
     from edge_mdda.console import Progress
     from edge_mdda.doctor import Examination, to_dict
-    from edge_mdda.finding import is_fit, print_table
 
     examination = Examination(model=args.model)
     progress = Progress(len(examination.steps()))
@@ -142,6 +142,12 @@ def _add_profile(commands: Any) -> None:
         help="model to run (default: the built-in one); more of them are for --sweep",
     )
     profile.add_argument(
+        "--provider",
+        choices=("cpu", "cuda", "tensorrt", "auto"),
+        default="cpu",
+        help="what ONNX Runtime runs on; auto: the fastest that loads (%(default)s)",
+    )
+    profile.add_argument(
         "--sweep",
         type=_sweep,
         nargs="?",
@@ -163,7 +169,7 @@ def _run_profile(args: argparse.Namespace) -> int:
     if args.compare:
         return _run_compare(args)
     from edge_mdda.console import Progress
-    from edge_mdda.profile_report import print_report
+    from edge_mdda.latency.report import print_report
     from edge_mdda.profiling import check_target, profile, write
 
     targets = [path for path in (args.json, args.html) if path]
@@ -180,7 +186,7 @@ def _run_profile(args: argparse.Namespace) -> int:
         if args.json:
             write(args.json, json.dumps(report, indent=1) + "\n")
         if args.html:
-            from edge_mdda.profile_html import to_html
+            from edge_mdda.latency.html import to_html
 
             write(args.html, to_html(report))
     finally:  # a full disk must not cost the minutes of measuring
@@ -190,7 +196,7 @@ def _run_profile(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> Plan:
     from edge_mdda.cli import DEMO_IMAGE
-    from edge_mdda.profile_case import Case
+    from edge_mdda.latency.case import Case
     from edge_mdda.profiling import SWEEP_SECONDS, Plan
 
     seconds = args.minutes * 60 if args.minutes else args.seconds
@@ -201,6 +207,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         "model": str(args.model[0]) if args.model else None,
         "preset": args.preset,
         "threads": args.threads,
+        "provider": args.provider,
         "warmup": args.warmup,
     }
     if not any(length.values()):
@@ -213,7 +220,7 @@ def _plan(args: argparse.Namespace) -> Plan:
 def _run_compare(args: argparse.Namespace) -> int:
     if args.image or args.json or args.html or args.sweep:
         args.parser.error("--compare measures and writes nothing: give it two reports and no more")
-    from edge_mdda.profile_compare import compare, load, to_text
+    from edge_mdda.latency.compare import compare, load, to_text
 
     first, second = args.compare
     print(to_text(str(first), str(second), compare(load(first), load(second))))

@@ -17,16 +17,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edge_mdda import NOTICE, __version__, board, board_checks
-from edge_mdda.board import ROOT
-from edge_mdda.board_checks import MIB
-from edge_mdda.children import ChildError, run_module
+from edge_mdda import NOTICE, __version__
+from edge_mdda.board import checks, inventory
+from edge_mdda.board.checks import MIB
+from edge_mdda.board.children import ChildError, run_module
+from edge_mdda.board.finding import FAILED, OK, UNKNOWN, WARNING, Finding, is_fit
+from edge_mdda.board.inventory import ROOT
 from edge_mdda.classifier import BUILT_IN, RUNTIMES
-from edge_mdda.classifier.manifest import manifest_path, read_verified
+from edge_mdda.classifier.signature import signature_path, trusted_keys
+from edge_mdda.classifier.verdict import examine
 from edge_mdda.errors import ModelError
-from edge_mdda.finding import FAILED, OK, UNKNOWN, WARNING, Finding, is_fit
 
-PROBE = "edge_mdda.probe"
+PROBE = "edge_mdda.board.probe"
 PROBE_TIMEOUT_S = 180.0  # under emulation the first compilation of the kernels takes a quarter of a minute
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "ai-edge-litert", "tflite-runtime", "numba")
@@ -104,16 +106,23 @@ def _holds(version: str, limit: str) -> bool:
 
 
 def model_integrity(path: Path) -> Finding:
-    """Whether a model is the one that its manifest describes.
+    """Whether a model is whole, and signed where keys are trusted: what ``screen`` and ``verify`` ask of it.
 
-    A manifest that was altered together with the model passes here: only a signature tells (``edge-mdda verify``).
+    Where no key is trusted, a manifest that was altered together with the model passes: only a signature tells.
     """
     name = "model" if path == BUILT_IN else f"model {path.name}"
     try:
-        _, manifest = read_verified(path, manifest_path(path))
+        keys = trusted_keys()
     except ModelError as error:
-        return Finding(name, FAILED, str(error), "install the model again")
-    return Finding(name, OK, f"{manifest.name} {manifest.version}, SHA-256 {manifest.sha256[:12]} as its manifest says")
+        return Finding(name, FAILED, str(error), "mend the trusted keys: without them no model is opened")
+    verdict = examine(path, keys)
+    if not verdict.whole:
+        return Finding(name, FAILED, verdict.text, "install the model again")
+    if keys and not verdict.ok:
+        return Finding(name, FAILED, verdict.text, "install a model that a trusted key signed")
+    if not verdict.signed_by and signature_path(path).exists():
+        return Finding(name, WARNING, verdict.text, "this signature says nothing: install model and signature again")
+    return Finding(name, OK, verdict.text)
 
 
 class Examination:
@@ -143,7 +152,7 @@ class Examination:
         """The checks; each returns what it found."""
         root = self.root
         return [
-            lambda: board_checks.machine(root),
+            lambda: checks.machine(root),
             python,
             packages,
             self.numpy,
@@ -152,16 +161,16 @@ class Examination:
             self.kernels,
             lambda: [model_integrity(path) for path in self.models.values()],
             self.screening,
-            lambda: board_checks.memory(root, self._peak),
-            lambda: board_checks.swap(root),
-            lambda: board_checks.clock(root),
-            lambda: board_checks.root_file_system(root),
-            lambda: board_checks.disk(root),
-            lambda: board_checks.camera(root),
-            lambda: board_checks.temperature(root),
-            lambda: board_checks.throttling(root),
-            lambda: board_checks.cpu_clock(root),
-            lambda: board_checks.power(root),
+            lambda: checks.memory(root, self._peak),
+            lambda: checks.swap(root),
+            lambda: checks.clock(root),
+            lambda: checks.root_file_system(root),
+            lambda: checks.disk(root),
+            lambda: checks.camera(root),
+            lambda: checks.temperature(root),
+            lambda: checks.throttling(root),
+            lambda: checks.cpu_clock(root),
+            lambda: checks.power(root),
         ]
 
     def run(self, on_step: Callable[[], None] = lambda: None) -> list[Finding]:
@@ -253,7 +262,7 @@ def to_dict(findings: list[Finding], root: Path = ROOT) -> dict[str, Any]:
     """What ``edge-mdda doctor --json`` prints."""
     return {
         "edge_mdda": __version__,
-        "board": board.model(root),
+        "board": inventory.model(root),
         "fit": is_fit(findings),
         "findings": [finding.to_dict() for finding in findings],
         "notice": NOTICE,

@@ -1,6 +1,6 @@
 """``edge-mdda profile``: what one screening costs on this board, and how long it keeps that up.
 
-Every measurement runs in a fresh process (:mod:`edge_mdda.profile_case`), so that cases share nothing and a runtime
+Every measurement runs in a fresh process (:mod:`edge_mdda.latency.case`), so that cases share nothing and a runtime
 that crashes is a row in the report. This module loads neither NumPy nor a runtime.
 
 What it does not show: a cold start after a power cut (the files are in memory after the first try), and, in
@@ -22,18 +22,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_mdda import NOTICE, __version__, board, sensors
-from edge_mdda.board import ROOT
-from edge_mdda.children import ChildError, environment, run_module
+from edge_mdda import NOTICE, __version__
+from edge_mdda.board import inventory, sensors
+from edge_mdda.board.children import ChildError, environment, run_module
+from edge_mdda.board.inventory import ROOT
 from edge_mdda.classifier import BUILT_IN, RUNTIMES
 from edge_mdda.doctor import versions
 from edge_mdda.errors import EdgeMddaError, ProfileError
+from edge_mdda.latency.case import MIB, Case, read_image
 from edge_mdda.params import PRESETS
-from edge_mdda.profile_case import MIB, Case, read_image
 
 FORMAT = "edge-mdda profile 1"
 STARTS = 3  # processes from which the start is taken
-START_TIMEOUT_S = 300.0
+START_TIMEOUT_S = 600.0  # TensorRT builds an engine for minutes
+SILENCE_S = 600.0  # without progress, for the same reason
 SWEEP_SECONDS = 3.0  # a case, where neither calls nor seconds are given
 STRAINED = 0.8  # load of the other programs a core, from which on the times are suspect
 
@@ -66,11 +68,11 @@ class Plan:
         if not self.sweep:
             return []
         base = self.sweep_case or replace(self.case, detail=False)
-        threads = thread_counts(board.cores()) if "threads" in self.sweep else [base.threads]
+        threads = thread_counts(inventory.cores()) if "threads" in self.sweep else [base.threads]
         models = self._models() if "runtimes" in self.sweep else [base.model]
         presets = [*PRESETS, "off"] if "presets" in self.sweep else [base.preset]
         return [
-            replace(base, threads=count, model=model, preset=preset)
+            replace(base, threads=count, model=model, preset=preset, provider=_provider(model, base.provider))
             for model in models
             for preset in presets
             for count in threads
@@ -88,6 +90,11 @@ class Plan:
         return list(found.values())
 
 
+def _provider(model: str | None, provider: str) -> str:
+    """Providers are those of ONNX Runtime; LiteRT runs on the CPU."""
+    return provider if model is None or model.lower().endswith(RUNTIMES["onnx"]) else "cpu"
+
+
 def thread_counts(cores: int) -> list[int]:
     """1, 2, 4, ... and all cores."""
     counts = [1]
@@ -99,31 +106,31 @@ def thread_counts(cores: int) -> list[int]:
 def hardware(root: Path = ROOT) -> dict[str, Any]:
     """The machine, as far as it decides how long things take."""
     clocks = sensors.clocks(root)
-    total = board.memory(root).get("MemTotal")
+    total = inventory.memory(root).get("MemTotal")
     return {
-        "model": board.model(root),
+        "model": inventory.model(root),
         "machine": os.uname().machine,
-        "cpu": board.cpu(root),
-        "cores": board.cores(root),
+        "cpu": inventory.cpu(root),
+        "cores": inventory.cores(root),
         "memory_mb": None if total is None else round(total / MIB),
         "governor": ", ".join(sorted({c.governor for c in clocks if c.governor})) or None,
         "max_clock_mhz": max((c.limit for c in clocks if c.limit), default=None),
-        "system": board.operating_system(root),
+        "system": inventory.operating_system(root),
         "kernel": os.uname().release,
-        "emulation": board.emulation(root),
-        "virtual_machine": board.virtual_machine(root),
+        "emulation": inventory.emulation(root),
+        "virtual_machine": inventory.virtual_machine(root),
     }
 
 
 def missing(root: Path = ROOT) -> list[str]:
     """What this machine does not show, and what its times do not mean; one sentence each."""
     notes = []
-    why = board.emulation(root)
+    why = inventory.emulation(root)
     if why:
         notes.append(f"Emulated CPU ({why}): every time here is meaningless for a board.")
-    elif not board.is_board(board.model(root)):
+    elif not inventory.is_board(inventory.model(root)):
         notes.append("Not a Raspberry Pi or Jetson: the ratios of its stages may differ from those of a board.")
-    if board.virtual_machine(root):
+    if inventory.virtual_machine(root):
         notes.append("Virtual machine: the host's other work shows up as slow calls.")
     lacking = [
         name
@@ -152,6 +159,7 @@ def start_times(case: Case, times: int = STARTS, on_step: Callable[[], None] = l
     command = [sys.executable, "-m", "edge_mdda", "screen", "--json", "--threads", str(case.threads)]
     command += ["--purify", "off"] if off else ["--preset", case.preset]
     command += ["--model", case.model] if case.model else []
+    command += ["--provider", case.provider]
     seconds, first = [], []
     for _ in range(times):
         began = time.monotonic()
@@ -209,7 +217,7 @@ def _run(case: Case, part: Callable[[float], None]) -> dict[str, Any]:
         if isinstance(line.get("done"), (int, float)):
             part(line["done"])
 
-    return run_module("edge_mdda.profile_case", [case.to_json()], on_line=on_line)
+    return run_module("edge_mdda.latency.case", [case.to_json()], on_line=on_line, silence=SILENCE_S)
 
 
 def profile(plan: Plan, draw: Callable[[float], None] = lambda share: None) -> Report:
@@ -252,7 +260,7 @@ def profile(plan: Plan, draw: Callable[[float], None] = lambda share: None) -> R
     for one in sweep:
         share.next()
         rows.append(_sweep_row(one, share.part))
-    busy = load_before / board.cores()
+    busy = load_before / inventory.cores()
     notes = missing()
     if busy >= STRAINED:
         notes.append(

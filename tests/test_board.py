@@ -6,63 +6,63 @@ import board_trees
 import pytest
 from board_trees import put
 
-from edge_mdda import board, board_checks, sensors
-from edge_mdda.finding import FAILED, OK, UNKNOWN, WARNING
+from edge_mdda.board import checks, inventory, sensors
+from edge_mdda.board.finding import FAILED, OK, UNKNOWN, WARNING
 
 IN_SUMMER = 1_782_000_000.0  # 2026-06-21
 
 
 def test_a_pi_4(tmp_path):
     root = board_trees.pi4(tmp_path)
-    assert board.model(root) == "Raspberry Pi 4 Model B Rev 1.4"
-    assert (board.cpu(root), board.cores(root)) == ("Cortex-A72", 4)
-    assert board.emulation(root, "aarch64") is None
+    assert inventory.model(root) == "Raspberry Pi 4 Model B Rev 1.4"
+    assert (inventory.cpu(root), inventory.cores(root)) == ("Cortex-A72", 4)
+    assert inventory.emulation(root, "aarch64") is None
     assert sensors.zones(root) == [sensors.Zone("cpu-thermal", 48.199, None, 110.0)]
     assert sensors.clocks(root) == [sensors.Clock("0 1 2 3", "ondemand", 600.0, 1800.0, 1800.0)]
     assert sensors.throttling(root) == sensors.Throttling("get_throttled (sysfs), rpi_volt", (), ())
     assert sensors.power(root) == {}
-    assert board.cameras(root) == [board.Camera("unicam-image", ("/dev/video0",), True)]
-    assert board.clock_synchronised(root) is True
+    assert inventory.cameras(root) == [inventory.Camera("unicam-image", ("/dev/video0",), True)]
+    assert inventory.clock_synchronised(root) is True
     for check in ("swap", "root_file_system", "camera", "temperature", "throttling", "cpu_clock", "memory"):
-        assert getattr(board_checks, check)(root).status == OK, check
-    assert board_checks.clock(root, IN_SUMMER).status == OK
-    assert board_checks.power(root).status == UNKNOWN
+        assert getattr(checks, check)(root).status == OK, check
+    assert checks.clock(root, IN_SUMMER).status == OK
+    assert checks.power(root).status == UNKNOWN
 
 
 def test_a_pi_5(tmp_path):
     root = board_trees.pi5(tmp_path)
-    assert board.cpu(root) == "Cortex-A76"
+    assert inventory.cpu(root) == "Cortex-A76"
     assert sensors.throttling(root) is not None  # its firmware has another address
-    assert board.cameras(root) == [board.Camera("HD Webcam: HD Webcam", ("/dev/video0", "/dev/video1"), True)]
-    offline = board_checks.clock(root, IN_SUMMER)
+    assert inventory.cameras(root) == [inventory.Camera("HD Webcam: HD Webcam", ("/dev/video0", "/dev/video1"), True)]
+    offline = checks.clock(root, IN_SUMMER)
     assert offline.status == OK
     assert "not synchronised" in offline.value
     assert "rpi_rtc" in offline.value
-    assert board_checks.swap(root).status == OK  # zram, though in use
+    assert checks.swap(root).status == OK  # zram, though in use
 
 
 def test_a_jetson(tmp_path):
     root = board_trees.jetson(tmp_path)
-    assert (board.cpu(root), board.cores(root)) == ("Cortex-A78AE", 6)
+    assert (inventory.cpu(root), inventory.cores(root)) == ("Cortex-A78AE", 6)
     assert sensors.power(root) == {"VDD_IN": 5.072, "VDD_CPU_GPU_CV": 1.014, "VDD_SOC": 1.519}
     assert sensors.total_power(sensors.power(root)) == 5.072  # the module's input, not the sum
     assert [zone.name for zone in sensors.zones(root)] == ["cpu-thermal", "tj-thermal"]  # the GPU's sleeps
     assert sensors.throttling(root) == sensors.Throttling("soctherm_oc, cooling devices", (), ())
     one = sensors.sample(root)
     assert (one["temperature_c"], one["clock_mhz"], one["power_w"], one["throttled"]) == (49.906, 729.6, 5.072, [])
-    assert board_checks.temperature(root).status == OK
-    assert "VDD_SOC 1.52" in board_checks.power(root).value
+    assert checks.temperature(root).status == OK
+    assert "VDD_SOC 1.52" in checks.power(root).value
 
 
 def test_an_empty_tree_is_unknown_and_no_error(tmp_path):
-    assert board.model(tmp_path) is None
+    assert inventory.model(tmp_path) is None
     assert sensors.sample(tmp_path) == dict.fromkeys(
         ["temperature_c", "clock_mhz", "throttled", "throttled_since_start", "power_w", "available_mb"]
     )
     for check in ("memory", "root_file_system", "camera", "temperature", "throttling", "cpu_clock", "power"):
-        assert getattr(board_checks, check)(tmp_path).status == UNKNOWN, check
-    assert board_checks.swap(tmp_path).status == OK
-    assert board_checks.clock(tmp_path, IN_SUMMER).status == UNKNOWN
+        assert getattr(checks, check)(tmp_path).status == UNKNOWN, check
+    assert checks.swap(tmp_path).status == OK
+    assert checks.clock(tmp_path, IN_SUMMER).status == UNKNOWN
 
 
 def test_garbage_in_sensors_is_no_error(tmp_path):
@@ -75,8 +75,8 @@ def test_garbage_in_sensors_is_no_error(tmp_path):
     assert sensors.zones(root) == []
     assert sensors.clocks(root)[0].now is None
     assert sensors.throttling(root).source == "rpi_volt"
-    assert board_checks.memory(root).status == UNKNOWN
-    assert board_checks.root_file_system(root).status == UNKNOWN
+    assert checks.memory(root).status == UNKNOWN
+    assert checks.root_file_system(root).status == UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_garbage_in_sensors_is_no_error(tmp_path):
     ],
 )
 def test_throttling_of_a_pi(tmp_path, bits, status, words):
-    found = board_checks.throttling(board_trees.pi4(tmp_path, throttled=bits))
+    found = checks.throttling(board_trees.pi4(tmp_path, throttled=bits))
     assert found.status == status
     for word in words:
         assert word in found.value + found.advice
@@ -99,10 +99,10 @@ def test_throttling_of_a_pi(tmp_path, bits, status, words):
 def test_throttling_of_a_jetson(tmp_path):
     root = board_trees.jetson(tmp_path)
     put(root, {"sys/class/hwmon/hwmon3/oc3_event_cnt": "37\n"})
-    found = board_checks.throttling(root)
+    found = checks.throttling(root)
     assert (found.status, "instantaneous over-current (37 events)" in found.value) == (WARNING, True)
     put(root, {"sys/class/thermal/cooling_device3/cur_state": "4\n"})
-    assert board_checks.throttling(root).status == FAILED
+    assert checks.throttling(root).status == FAILED
 
 
 def test_the_firmwares_answers(tmp_path, monkeypatch):
@@ -123,7 +123,7 @@ def test_the_firmwares_answers(tmp_path, monkeypatch):
     if not sensors.power(ask_firmware=False):
         assert sensors.power() == {"3V3_SYS": 0.66, "VDD_CORE": 1.2}
     program.write_text("#!/bin/sh\nexit 1\n")
-    assert sensors._vcgencmd(board.ROOT, "get_throttled") is None
+    assert sensors._vcgencmd(inventory.ROOT, "get_throttled") is None
 
 
 @pytest.mark.parametrize(
@@ -145,42 +145,42 @@ def test_the_firmwares_answers(tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_board_is_found(tmp_path, changes, check, status, word):
-    found = getattr(board_checks, check)(put(board_trees.pi4(tmp_path), changes))
+    found = getattr(checks, check)(put(board_trees.pi4(tmp_path), changes))
     assert (found.status, word in found.advice) == (status, True), found
 
 
 def test_a_camera_that_only_others_may_open(tmp_path):
     root = board_trees.pi4(tmp_path)
     (root / "dev/video0").unlink()  # os.access says no, as it does without permission; root may open anything
-    assert "usermod" in board_checks.camera(root).advice
+    assert "usermod" in checks.camera(root).advice
 
 
 def test_the_clock(tmp_path):
     root = board_trees.pi4(tmp_path)
-    assert board_checks.clock(root, 0.0).status == FAILED
-    assert board_checks.clock(root, 5e9).status == FAILED
+    assert checks.clock(root, 0.0).status == FAILED
+    assert checks.clock(root, 5e9).status == FAILED
     (root / "run/systemd/timesync/synchronized").unlink()
-    lonely = board_checks.clock(root, IN_SUMMER)
+    lonely = checks.clock(root, IN_SUMMER)
     assert (lonely.status, "RTC" in lonely.advice) == (WARNING, True)
 
 
 def test_the_disk():
     mib = 2**20
-    assert board_checks.judge_disk("/home", 50 * mib, 9000 * mib, 1.0).status == FAILED
-    assert board_checks.judge_disk("/home", 500 * mib, 9000 * mib, 1.0).status == WARNING
-    assert board_checks.judge_disk("/home", 5000 * mib, 9000 * mib, 0.001).status == WARNING
-    assert board_checks.judge_disk("/home", 5000 * mib, 9000 * mib, 0.5).status == OK
+    assert checks.judge_disk("/home", 50 * mib, 9000 * mib, 1.0).status == FAILED
+    assert checks.judge_disk("/home", 500 * mib, 9000 * mib, 1.0).status == WARNING
+    assert checks.judge_disk("/home", 5000 * mib, 9000 * mib, 0.001).status == WARNING
+    assert checks.judge_disk("/home", 5000 * mib, 9000 * mib, 0.5).status == OK
 
 
 def test_emulation_is_noticed(tmp_path):
     root = put(tmp_path, {"proc/cpuinfo": "processor : 0\nvendor_id : AuthenticAMD\nflags : fpu hypervisor\n"})
-    assert "another architecture" in board.emulation(root, "aarch64")
-    assert board.emulation(root, "x86_64") is None
-    assert board.virtual_machine(root)
-    assert board.emulation(board_trees.pi4(tmp_path / "pi"), "x86_64") is not None
+    assert "another architecture" in inventory.emulation(root, "aarch64")
+    assert inventory.emulation(root, "x86_64") is None
+    assert inventory.virtual_machine(root)
+    assert inventory.emulation(board_trees.pi4(tmp_path / "pi"), "x86_64") is not None
 
 
 def test_mounts_by_folder(tmp_path):
-    table = board.mounts(board_trees.pi4(tmp_path))
-    assert board.mount_of("/media/usb stick/visit", table).device == "/dev/sda1"
-    assert board.mount_of("/media/usb", table).device == "/dev/mmcblk0p2"
+    table = inventory.mounts(board_trees.pi4(tmp_path))
+    assert inventory.mount_of("/media/usb stick/visit", table).device == "/dev/sda1"
+    assert inventory.mount_of("/media/usb", table).device == "/dev/mmcblk0p2"

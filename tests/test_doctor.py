@@ -14,9 +14,9 @@ from board_trees import put
 from conftest import ROOT
 
 from edge_mdda import NOTICE, doctor
-from edge_mdda.children import ChildError, run_module
+from edge_mdda.board.children import ChildError, run_module
+from edge_mdda.board.finding import COLOURS, FAILED, OK, UNKNOWN, WARNING, Finding, is_fit, print_table, verdict
 from edge_mdda.classifier import BUILT_IN
-from edge_mdda.finding import COLOURS, FAILED, OK, UNKNOWN, WARNING, Finding, is_fit, print_table, verdict
 
 
 def edge_mdda(*arguments: object, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -72,6 +72,31 @@ def test_the_model_and_its_manifest(tmp_path):
     (tmp_path / f"{BUILT_IN.name}.json").write_bytes(BUILT_IN.with_name(f"{BUILT_IN.name}.json").read_bytes())
     assert doctor.model_integrity(altered).status == FAILED
     assert doctor.model_integrity(tmp_path / "none.onnx").status == FAILED
+
+
+def test_doctor_wants_of_a_model_what_screen_wants(tmp_path, monkeypatch):
+    pytest.importorskip("nacl")
+    from edge_mdda.classifier.signature import VARIABLE, sign
+    from edge_mdda.classifier.verdict import examine
+
+    model = tiny_models.save(tmp_path, "tiny.tflite", tiny_models.tflite_model())
+    manifest = json.loads((tmp_path / "tiny.tflite.json").read_text())
+    signature = tmp_path / "tiny.tflite.sig"
+    signature.write_text(sign(manifest, b"1" * 32))
+    key = examine(model, frozenset()).signed_by
+    assert doctor.model_integrity(model).status == OK  # no key is trusted: nothing is asked
+    keys = tmp_path / "keys"
+    monkeypatch.setenv(VARIABLE, str(keys))
+    missing = doctor.model_integrity(model)
+    assert (missing.status, "trusted keys" in missing.value) == (FAILED, True)
+    keys.write_text(f"{key}\n")
+    assert doctor.model_integrity(model).status == OK
+    keys.write_text("ab" * 32)
+    stranger = doctor.model_integrity(model)
+    assert (stranger.status, "not trusted" in stranger.value) == (FAILED, True)
+    monkeypatch.delenv(VARIABLE)
+    signature.write_text(sign({**manifest, "name": "another"}, b"1" * 32))
+    assert doctor.model_integrity(model).status == WARNING
 
 
 # -- children -----------------------------------------------------------------------------------------

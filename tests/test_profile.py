@@ -17,15 +17,15 @@ import tiny_models
 from conftest import ROOT
 from test_doctor import SUICIDE, broken_package, edge_mdda
 
-from edge_mdda import NOTICE
+from edge_mdda import NOTICE, profiling
 from edge_mdda.cli import DEMO_IMAGE
 from edge_mdda.errors import EdgeMddaError, ProfileError
-from edge_mdda.kernel_clock import KernelClock, purifier_detail
+from edge_mdda.latency.case import STAGES, Case, measure
+from edge_mdda.latency.compare import compare, load, to_text
+from edge_mdda.latency.html import to_html
+from edge_mdda.latency.kernel_clock import KernelClock, purifier_detail
+from edge_mdda.latency.report import print_report, throttling_text
 from edge_mdda.mdda import PRESETS, Purifier
-from edge_mdda.profile_case import STAGES, Case, measure
-from edge_mdda.profile_compare import compare, load, to_text
-from edge_mdda.profile_html import to_html
-from edge_mdda.profile_report import print_report, throttling_text
 from edge_mdda.profiling import Plan, check_target, profile, thread_counts, write
 
 
@@ -150,6 +150,35 @@ def test_a_file_that_cannot_be_written_is_said_before_the_measuring(tmp_path, ca
         assert str(target) in said.err
 
 
+HANG = """\
+import sys, time
+if sys.argv[0].endswith("case.py"):  # the measurement; the starts before it are let through
+    time.sleep(600)
+sys.path.remove(__file__.rpartition("/onnxruntime/")[0])
+del sys.modules["onnxruntime"]
+import onnxruntime
+"""
+
+
+def test_a_runtime_that_hangs_ends_by_a_time_limit(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(broken_package(tmp_path, "onnxruntime", HANG)))
+    monkeypatch.setattr(profiling, "SILENCE_S", 3.0)
+    case = Case(str(DEMO_IMAGE), preset="off", calls=1)
+    with pytest.raises(ProfileError, match=r"the measurement failed: no sign of life for 3 s; try edge-mdda doctor"):
+        profile(Plan(case))
+
+
+def test_the_provider_reaches_the_measurement_and_spares_litert():
+    done = edge_mdda("profile", "--calls", 1, "--preset", "off", "--provider", "cuda")
+    if done.returncode == 0:
+        assert "CUDA" in done.stdout
+    else:
+        assert "CUDA" in done.stderr or "cuda" in done.stderr
+    case = Case("x.jpg", calls=1, provider="auto")
+    cases = Plan(case, models=(Path("a.tflite"),), sweep=("runtimes",), sweep_case=case).cases()
+    assert [(one.model, one.provider) for one in cases] == [("a.tflite", "cpu"), (None, "auto")]
+
+
 def test_a_bad_image_or_model_is_one_line(tmp_path):
     (tmp_path / "text.jpg").write_text("no picture")
     for arguments in (["none.jpg"], [tmp_path / "text.jpg"], [tmp_path], ["--model", tmp_path / "none.onnx"]):
@@ -174,7 +203,7 @@ def test_help_shows_examples_and_imports_nothing_heavy():
 
 
 def test_reporting_loads_no_numpy():
-    probe = "import sys, edge_mdda.profiling, edge_mdda.profile_html, edge_mdda.doctor; print('numpy' in sys.modules)"
+    probe = "import sys, edge_mdda.profiling, edge_mdda.latency.html, edge_mdda.doctor; print('numpy' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, env=environment, timeout=60)
     assert done.stdout.strip() == "False", done.stderr

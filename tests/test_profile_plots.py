@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mdda import profile_svg, statistics_ms
+from edge_mdda.latency import statistics_ms, svg
 
 TIMES = st.lists(st.floats(0, 1e6, allow_nan=False), min_size=1, max_size=200)
 
@@ -28,7 +28,7 @@ def test_percentiles_are_numpys(values):
 def test_a_histogram_loses_nothing_and_plots(values):
     found = statistics_ms.histogram(values)
     assert sum(found["counts"]) + found["above"] == len(values)
-    plot = profile_svg.histogram(found["edges"], found["counts"], found["above"], {"p50": values[0]}, "ms")
+    plot = svg.histogram(found["edges"], found["counts"], found["above"], {"p50": values[0]}, "ms")
     parseString(plot)
     assert "nan" not in plot
 
@@ -44,7 +44,7 @@ def test_quantiles_need_enough_values():
 @given(st.lists(st.one_of(st.none(), st.floats(-1e4, 1e7, allow_nan=False)), min_size=1, max_size=40))
 def test_series_with_gaps_plot(values):
     times = [float(n) for n in range(len(values))]
-    plot = profile_svg.lines(times, [("a & b", values, "#000")], "°C <b>", times[:1])
+    plot = svg.lines(times, [("a & b", values, "#000")], "°C <b>", times[:1])
     parseString(plot)
     assert "nan" not in plot
     assert plot.count("<circle") + plot.count("<polyline") <= len(values)

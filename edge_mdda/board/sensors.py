@@ -1,4 +1,6 @@
-"""What a board measures of itself: temperature, clock, throttling, power. See :mod:`edge_mdda.board` for the manner.
+"""What a board measures of itself: temperature, clock, throttling, power.
+
+The manner is that of :mod:`edge_mdda.board.inventory`.
 
 Sources: thermal zones and cpufreq (all boards), the Raspberry Pi's firmware (sysfs or ``vcgencmd``), the Jetson's
 INA3221 rails and over-current counters under hwmon.
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_mdda.board import ROOT, entries, memory, number_of, text_of
+from edge_mdda.board.inventory import ROOT, entries, memory, number_of, text_of
 
 PI_FLAGS = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
 """Bits of ``get_throttled``; 16 higher stand those that have been set since the start (Raspberry Pi documentation)."""

@@ -1,6 +1,7 @@
 """What ``edge-mdda doctor`` thinks of the board itself: memory, card, clock, camera, heat, power.
 
-Each check reads files below ``root`` and judges; the reading is in :mod:`edge_mdda.board` and :mod:`edge_mdda.sensors`.
+Each check reads files below ``root`` and judges; the reading is in :mod:`edge_mdda.board.inventory` and
+:mod:`edge_mdda.board.sensors`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import os
 import time
 from pathlib import Path
 
-from edge_mdda import board, sensors
-from edge_mdda.board import ROOT
-from edge_mdda.finding import FAILED, OK, UNKNOWN, WARNING, Finding
+from edge_mdda.board import inventory, sensors
+from edge_mdda.board.finding import FAILED, OK, UNKNOWN, WARNING, Finding
+from edge_mdda.board.inventory import ROOT
 
 MIB = 2**20
 SCREENING_BYTES = 100 * MIB  # measured peak 75 to 82 MB with native kernels; doctor's own trial replaces this
@@ -27,22 +28,22 @@ UNSAFE_OPTIONS = ("nobarrier", "barrier=0", "data=writeback")
 
 def machine(root: Path = ROOT) -> list[Finding]:
     """64-bit system, board, emulation."""
-    kernel, bits = os.uname().machine, board.pointer_bits()
-    system = board.operating_system(root) or "unknown system"
+    kernel, bits = os.uname().machine, inventory.pointer_bits()
+    system = inventory.operating_system(root) or "unknown system"
     text = f"{system}, {kernel}, {bits}-bit Python"
     good = bits == 64 and kernel in ("aarch64", "x86_64")
     advice = "" if good else "install the 64-bit system: the runtimes have no packages for this one"
     findings = [Finding("system", OK if good else FAILED, text, advice)]
 
-    name, cpu = board.model(root), board.cpu(root)
-    text = f"{name or 'no model name'}, {cpu or 'unknown CPU'}, {board.cores(root)} cores"
-    known = board.is_board(name)
+    name, cpu = inventory.model(root), inventory.cpu(root)
+    text = f"{name or 'no model name'}, {cpu or 'unknown CPU'}, {inventory.cores(root)} cores"
+    known = inventory.is_board(name)
     findings.append(
         Finding(
             "board", OK if known else UNKNOWN, text, "" if known else "not a Raspberry Pi or Jetson: sensors may lack"
         )
     )
-    why = board.emulation(root)
+    why = inventory.emulation(root)
     if why:
         advice = "times mean nothing here; set QEMU_CPU to the board's CPU, or results can be wrong"
         findings.append(Finding("emulation", WARNING, why, advice))
@@ -51,7 +52,7 @@ def machine(root: Path = ROOT) -> list[Finding]:
 
 def memory(root: Path = ROOT, needed: int | None = None) -> Finding:
     """Whether a screening fits into the memory that is free; ``needed`` is its measured peak in bytes."""
-    sizes = board.memory(root)
+    sizes = inventory.memory(root)
     total, available = sizes.get("MemTotal"), sizes.get("MemAvailable")
     if total is None or available is None:
         return Finding("memory", UNKNOWN, "the system does not say", "look at: free -m")
@@ -67,13 +68,13 @@ def memory(root: Path = ROOT, needed: int | None = None) -> Finding:
 
 def swap(root: Path = ROOT) -> Finding:
     """Swap: none is fine if memory is; on an SD card it wears the card out."""
-    found = board.swaps(root)
+    found = inventory.swaps(root)
     if not found:
         return Finding("swap", OK, "none")
     text = ", ".join(f"{s.name} {s.size / MIB:.0f} MB, {s.used / MIB:.0f} used" for s in found)
-    table = board.mounts(root)
+    table = inventory.mounts(root)
     for one in found:
-        mount = board.mount_of(one.name, table)
+        mount = inventory.mount_of(one.name, table)
         on_card = "mmcblk" in one.name or (not one.name.startswith("/dev/") and mount is not None and mount.on_card)
         if on_card and one.used:
             return Finding("swap", WARNING, text, "swapping wears the SD card out: use zram (rpi-swap, zram-tools)")
@@ -86,7 +87,7 @@ def clock(root: Path = ROOT, now: float | None = None) -> Finding:
     shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     if not EARLIEST <= now < LATEST:
         return Finding("clock", FAILED, shown, "the date is wrong: set it (sudo date -s 'YYYY-MM-DD HH:MM')")
-    chips, synchronised = board.clock_chips(root), board.clock_synchronised(root)
+    chips, synchronised = inventory.clock_chips(root), inventory.clock_synchronised(root)
     text = f"{shown}, {'synchronised' if synchronised else 'not synchronised'}"
     text += f", {', '.join(chips)} keeps it" if chips else ", no real-time clock"
     if synchronised or chips:
@@ -100,18 +101,18 @@ def clock(root: Path = ROOT, now: float | None = None) -> Finding:
 
 def root_file_system(root: Path = ROOT) -> Finding:
     """How the root file system is mounted, and the errors it has recorded."""
-    table = board.mounts(root)
-    mount = board.mount_of("/", table)
+    table = inventory.mounts(root)
+    mount = inventory.mount_of("/", table)
     if mount is None:
         return Finding("file system", UNKNOWN, "the system does not say", "look at: findmnt /")
     text = f"{mount.device} {mount.kind} ({','.join(mount.options)})"
-    errors = board.file_system_errors(mount.device, root)
+    errors = inventory.file_system_errors(mount.device, root)
     if errors:
         return Finding(
             "file system", FAILED, f"{text}, {errors} errors recorded", "save the data, run fsck, replace the card"
         )
     if "ro" in mount.options:
-        wanted = board.mount_of("/", [m for m in board.mounts(root, "etc/fstab") if m.folder == "/"])
+        wanted = inventory.mount_of("/", [m for m in inventory.mounts(root, "etc/fstab") if m.folder == "/"])
         if wanted is not None and "ro" not in wanted.options:
             advice = (
                 "it should be writable and is not, as after an error: run fsck, replace the card if it happens again"
@@ -154,7 +155,7 @@ def judge_disk(folder: str, free: int, total: int, inodes: float) -> Finding:
 
 def camera(root: Path = ROOT) -> Finding:
     """Cameras that the system sees; screening files needs none."""
-    found = board.cameras(root)
+    found = inventory.cameras(root)
     if not found:
         return Finding(
             "camera", UNKNOWN, "none seen", "check cable and drivers if one is attached; files can be screened"

@@ -9,7 +9,7 @@ from typing import Any
 from edge_mdda import NOTICE
 from edge_mdda.console import printable
 from edge_mdda.errors import ProfileError
-from edge_mdda.profile_case import STAGES
+from edge_mdda.latency.case import STAGES
 from edge_mdda.profiling import FORMAT, Report
 
 MAX_BYTES = 1 << 26

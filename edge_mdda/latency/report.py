@@ -1,4 +1,4 @@
-"""A latency report as text for a terminal; :mod:`edge_mdda.profile_html` makes the same into a page."""
+"""A latency report as text for a terminal; :mod:`edge_mdda.latency.html` makes the same into a page."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, TextIO
 
 from edge_mdda import NOTICE
 from edge_mdda.console import bar, printable
-from edge_mdda.profile_case import STAGES
+from edge_mdda.latency.case import STAGES
+from edge_mdda.latency.statistics_ms import QUANTILES, needed_for
 from edge_mdda.profiling import Report
-from edge_mdda.statistics_ms import QUANTILES, needed_for
 
 COLUMNS = (*QUANTILES, "max")
 TEXT_BINS = 12  # of the histogram on a terminal

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from edge_mdda.latency.statistics_ms import percentile
 from edge_mdda.mdda import Purifier
 from edge_mdda.params import MddaParams
-from edge_mdda.statistics_ms import percentile
 
 DENOISE = "dda_plane"
 """Kernel that does one scale of one block of one channel."""

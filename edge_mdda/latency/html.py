@@ -7,10 +7,10 @@ from html import escape
 from typing import Any
 
 from edge_mdda import NOTICE
-from edge_mdda import profile_svg as svg
 from edge_mdda.console import printable
-from edge_mdda.profile_case import STAGES
-from edge_mdda.profile_report import (
+from edge_mdda.latency import svg
+from edge_mdda.latency.case import STAGES
+from edge_mdda.latency.report import (
     COLUMNS,
     SERIES,
     detail_rest,

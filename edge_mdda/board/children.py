@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class ChildError(Exception):
 
 def environment() -> dict[str, str]:
     """The environment for a child: this package can be imported, and whatever came first on the path still does."""
-    package = str(Path(__file__).parent.parent)
+    package = str(Path(__file__).parents[2])
     path = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{package}" if path else package}
 
@@ -44,11 +45,49 @@ def no_core_dump() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+class _Watch:
+    """Kills a child that takes too long or falls silent; either limit may be None."""
+
+    def __init__(self, kill: Callable[[], None], timeout: float | None, silence: float | None) -> None:
+        self.expired = ""
+        """Why the child was killed, in words; empty while it was not."""
+        self._kill, self._timeout, self._silence = kill, timeout, silence
+        self._began = self._heard = time.monotonic()
+        self._ended = threading.Event()
+        if timeout is not None or silence is not None:
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def heard(self) -> None:
+        """The child is alive."""
+        self._heard = time.monotonic()
+
+    def end(self) -> None:
+        """Watch no longer."""
+        self._ended.set()
+
+    def _deadline(self) -> tuple[float, str]:
+        limits = []
+        if self._timeout is not None:
+            limits.append((self._began + self._timeout, f"no answer within {self._timeout:g} s"))
+        if self._silence is not None:
+            limits.append((self._heard + self._silence, f"no sign of life for {self._silence:g} s"))
+        return min(limits)
+
+    def _run(self) -> None:
+        while not self._ended.wait(max(0.0, self._deadline()[0] - time.monotonic())):
+            when, why = self._deadline()  # it may have moved meanwhile
+            if when <= time.monotonic():
+                self.expired = why
+                self._kill()
+                return
+
+
 def run_module(
     module: str,
     arguments: Sequence[str] = (),
     timeout: float | None = None,
     on_line: Callable[[dict[str, Any]], None] | None = None,
+    silence: float | None = None,
 ) -> dict[str, Any]:
     """Run ``python -m module`` and return the last JSON object that it prints.
 
@@ -62,6 +101,8 @@ def run_module(
         Seconds after which the child is killed.
     on_line : callable, optional
         Called with every JSON object, as they arrive, the last one included.
+    silence : float, optional
+        Seconds without a line after which the child is killed.
 
     Raises
     ------
@@ -69,7 +110,6 @@ def run_module(
         It crashed, failed, took too long or printed no JSON object.
     """
     answer: dict[str, Any] | None = None
-    expired = threading.Event()
     with (
         tempfile.TemporaryFile() as errors,  # not a pipe: a chatty library would fill it while its other end is unread
         subprocess.Popen(
@@ -82,18 +122,11 @@ def run_module(
             errors="replace",
         ) as child,
     ):
-
-        def expire() -> None:
-            expired.set()
-            child.kill()
-
-        timer = threading.Timer(timeout, expire) if timeout else None
+        watch = _Watch(child.kill, timeout, silence)
         try:
-            if timer:
-                timer.daemon = True
-                timer.start()
             assert child.stdout is not None
             for line in child.stdout:
+                watch.heard()
                 if line.startswith("{"):
                     with contextlib.suppress(ValueError):  # a library may print to standard output, too
                         answer = json.loads(line)
@@ -101,11 +134,10 @@ def run_module(
                             on_line(answer)
             status = child.wait()
         finally:
-            if timer:
-                timer.cancel()
+            watch.end()
             child.kill()  # an interrupted parent leaves no child behind; one that has ended is not touched
-        if expired.is_set():
-            raise ChildError(f"no answer within {timeout:g} s")
+        if watch.expired:
+            raise ChildError(watch.expired)
         if status:
             raise ChildError(_fate(status, _tail(errors)))
     if answer is None:

@@ -1,4 +1,4 @@
-"""One part of the program tried in a process of its own: ``python -m edge_mdda.probe PART [MODEL]``.
+"""One part of the program tried in a process of its own: ``python -m edge_mdda.board.probe PART [MODEL]``.
 
 Prints one JSON object. The process may die of an instruction that the CPU lacks; ``edge-mdda doctor`` reports that.
 """
@@ -91,7 +91,7 @@ def _kernels(model: str | None) -> dict[str, Any]:
 
 
 def _screening(model: str | None) -> dict[str, Any]:
-    from edge_mdda.board import process_memory
+    from edge_mdda.board.inventory import process_memory
     from edge_mdda.cli import DEMO_IMAGE
     from edge_mdda.screening import Screener
 
@@ -119,7 +119,7 @@ PARTS: dict[str, Callable[[str | None], dict[str, Any]]] = {
 
 def main(part: str, model: str | None = None) -> int:
     """Try one part; what it says of itself goes to standard output, why it cannot be used to standard error."""
-    from edge_mdda.children import no_core_dump
+    from edge_mdda.board.children import no_core_dump
     from edge_mdda.errors import EdgeMddaError
 
     no_core_dump()

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: ``python -m edge_mdda.profile_case CASE``, with the case as JSON.
+"""One measurement in a process of its own: ``python -m edge_mdda.latency.case CASE``, with the case as JSON.
 
 Prints JSON objects: ``{"done": share}`` now and then, and the result at the end. Calls are those of
 :class:`edge_mdda.screening.Screener`, as a user's are; sensors are read between calls, never within one.
@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edge_mdda import board, sensors
+from edge_mdda.board import inventory, sensors
 from edge_mdda.errors import EdgeMddaError, ProfileError
-from edge_mdda.statistics_ms import histogram, percentile, summary
+from edge_mdda.latency.statistics_ms import histogram, percentile, summary
 
 STAGES = ("decode", "resize", "purify", "classify", "other", "total")
 MIB = 2**20
@@ -40,6 +40,8 @@ class Case:
         The purifier's; ``off`` classifies the raw view alone.
     threads : int
         Threads of purifier and runtime.
+    provider : str
+        What ONNX Runtime runs on.
     warmup : int
         Calls that are not counted.
     calls : int or None
@@ -54,6 +56,7 @@ class Case:
     model: str | None = None
     preset: str = "balanced"
     threads: int = 1
+    provider: str = "cpu"
     warmup: int = 5
     calls: int | None = None
     seconds: float | None = None
@@ -97,7 +100,7 @@ class _Timeline:
         if not self._totals:
             return
         ordered = sorted(self._totals)
-        resident = board.process_memory("VmRSS")
+        resident = inventory.process_memory("VmRSS")
         self.windows.append(
             {
                 "t_s": round(now - self._began, 2),
@@ -138,7 +141,7 @@ def measure(case: Case, report: Callable[[float], None] = lambda share: None) ->
 
     off = case.preset == "off"
     mode, preset = ("off", "balanced") if off else ("both", case.preset)
-    with Screener(case.model, purify=mode, preset=preset, threads=case.threads) as screener:
+    with Screener(case.model, purify=mode, preset=preset, threads=case.threads, provider=case.provider) as screener:
         opened = time.perf_counter()
         stages = {name: array("d") for name in STAGES}
 
@@ -158,15 +161,19 @@ def measure(case: Case, report: Callable[[float], None] = lambda share: None) ->
 
         first = call(keep=False)
         warm = first
+        told = time.monotonic()
         for _ in range(case.warmup):
             warm = call(keep=False)
+            if time.monotonic() - told >= REPORT_S:
+                told = time.monotonic()
+                report(0.0)  # a long warm-up is not taken for a hanging runtime
         timeline = _Timeline(case.seconds or (case.calls or 0) * warm / 1e3)
         _loop(case, call, timeline, report)
         answer = screener.screen(content, 1)
         detail = None
         if case.detail and not off:
             detail = _detail(case, content, screener.classifier.manifest)
-        peak = board.process_memory("VmHWM")
+        peak = inventory.process_memory("VmHWM")
         return {
             "stages": {name: summary(values) for name, values in stages.items() if not (off and name == "purify")},
             "histogram": histogram(stages["total"]),
@@ -220,8 +227,8 @@ def _loop(case: Case, call: Callable[[bool], float], timeline: _Timeline, report
 
 def _detail(case: Case, content: bytes, manifest: Any) -> dict[str, Any]:
     from edge_mdda.imaging import decode, fit
-    from edge_mdda.kernel_clock import purifier_detail
     from edge_mdda.kernels import load_kernels
+    from edge_mdda.latency.kernel_clock import purifier_detail
     from edge_mdda.params import PRESETS
 
     picture = fit(decode(content), manifest.height, manifest.width, manifest.crop)
@@ -233,7 +240,7 @@ def _detail(case: Case, content: bytes, manifest: Any) -> dict[str, Any]:
 
 def main(text: str) -> int:
     """Measure and print; a user's mistake is one line on standard error."""
-    from edge_mdda.children import no_core_dump
+    from edge_mdda.board.children import no_core_dump
 
     no_core_dump()
     try:
