@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from edge_mdda import NOTICE, __version__
 from edge_mdda.cli_board import add_commands as add_board_commands
+from edge_mdda.cli_selftest import add_command as add_selftest_command
 from edge_mdda.console import Progress, print_screening, printable
 from edge_mdda.errors import EdgeMddaError, ImageError, ParamsError
 from edge_mdda.files import IMAGE_SUFFIXES, Limits, read_bytes, read_stream
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 MAX_THREADS = 256
+THREADS_SETTING, PRESET_SETTING = "EDGE_MDDA_THREADS", "EDGE_MDDA_PRESET"  # what a board's configuration sets
 NO_MEMORY = "not enough memory: try a smaller image or fewer threads, or close other programs"
 DEMO_IMAGE = Path(__file__).parent / "models" / "demo-synthetic.jpg"
 
@@ -70,6 +72,13 @@ def _number(low: float, high: float, unit: int = 1) -> Callable[[str], int]:
     return convert
 
 
+def _preset(text: str) -> str:
+    """An argparse type: the name of a preset; argparse does not hold a default against ``choices``."""
+    if text not in PRESETS:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(PRESETS)}, got {text!r}")
+    return text
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
@@ -81,12 +90,22 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--preset", choices=tuple(PRESETS), default="balanced", help="purifier strength (%(default)s)")
+    common.add_argument(
+        "--preset",
+        type=_preset,
+        choices=tuple(PRESETS),
+        default=os.environ.get(PRESET_SETTING) or "balanced",
+        help=f"purifier strength (%(default)s; a board's default: {PRESET_SETTING})",
+    )
     common.add_argument(
         "--seed", type=_number(0, 2**64 - 1), metavar="N", help="purifier's seed (default: a fresh one each image)"
     )
     common.add_argument(
-        "--threads", type=_number(1, MAX_THREADS), default=1, metavar="N", help="threads to use (%(default)s)"
+        "--threads",
+        type=_number(1, MAX_THREADS),
+        default=os.environ.get(THREADS_SETTING) or 1,
+        metavar="N",
+        help=f"threads to use (%(default)s; a board's default: {THREADS_SETTING})",
     )
     common.add_argument(
         "--max-megapixels",
@@ -154,6 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--json", action="store_true", help="one JSON object a line")
     verify.set_defaults(run=_run_verify, max_megapixels=40_000_000, max_megabytes=32 * 2**20)
     add_board_commands(commands)
+    add_selftest_command(commands)
     return parser
 
 

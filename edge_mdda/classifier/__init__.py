@@ -23,6 +23,10 @@ __all__ = ["BUILT_IN", "RUNTIMES", "Classifier", "Manifest", "ModelError", "buil
 RUNTIMES = {"onnx": ".onnx", "tflite": ".tflite"}
 """Runtime names and the suffix of the files that each one runs."""
 
+MODELS_SETTING, RUNTIME_SETTING = "EDGE_MDDA_MODELS", "EDGE_MDDA_RUNTIME"
+"""Environment variables: a folder with the models to use in place of the built-in ones, at most one for each runtime;
+and the runtime to use where none is named."""
+
 BUILT_IN: Path
 """The built-in model; the same network for LiteRT lies beside it, see :func:`built_in`."""
 
@@ -48,14 +52,35 @@ class Classifier(Protocol):
 
 
 def built_in(runtime: str | None = None) -> Path:
-    """The built-in model's file for a runtime; ONNX Runtime's by default."""
+    """The built-in model's file for a runtime; by default for that in ``EDGE_MDDA_RUNTIME``, else ONNX Runtime.
+
+    Where ``EDGE_MDDA_MODELS`` names a folder, the model in it.
+
+    Raises
+    ------
+    ModelError
+        That folder holds no model, or several, for the runtime; or ``EDGE_MDDA_RUNTIME`` names none.
+    """
     from pathlib import Path  # here: a screening does without it, and without the 0.8 MB that it takes
 
     return Path(_built_in(runtime))
 
 
 def _built_in(runtime: str | None) -> str:
-    return _BUILT_IN + RUNTIMES.get(runtime or "onnx", RUNTIMES["onnx"])
+    chosen = runtime or os.environ.get(RUNTIME_SETTING) or "onnx"
+    if runtime is None and chosen not in RUNTIMES:
+        raise ModelError(f"{RUNTIME_SETTING} must be one of {', '.join(RUNTIMES)}, not {chosen!r}")
+    suffix = RUNTIMES.get(chosen, RUNTIMES["onnx"])
+    folder = os.environ.get(MODELS_SETTING)
+    if not folder:
+        return _BUILT_IN + suffix
+    try:
+        found = [name for name in os.listdir(folder) if name.endswith(suffix)]
+    except OSError as error:
+        raise ModelError(f"{folder} ({MODELS_SETTING}): cannot be read ({error.strerror})") from error
+    if len(found) != 1:
+        raise ModelError(f"{folder} ({MODELS_SETTING}): expected one model ending in {suffix}, found {len(found)}")
+    return os.path.join(folder, found[0])
 
 
 def open_classifier(
@@ -71,7 +96,7 @@ def open_classifier(
     model : path, optional
         ``.onnx`` or ``.tflite`` with ``<same name>.json`` beside it. Default: the built-in model.
     runtime : {'onnx', 'tflite'}, optional
-        Default: by the file's suffix.
+        Default: by the file's suffix, or for the built-in model ``EDGE_MDDA_RUNTIME``.
     threads : int
         Threads of the runtime.
     provider : {'cpu', 'cuda', 'tensorrt', 'auto'}
