@@ -16,7 +16,7 @@ from pathlib import Path
 from deploy.arm64 import gate
 from deploy.arm64.cpus import Cpu
 from deploy.arm64.errors import BenchError, UnavailableError
-from edge_mdda.children import SIGNALS
+from edge_mdda.board.children import SIGNALS
 
 EMULATOR = "qemu-aarch64-static"
 OLDEST_EMULATOR_HINT = "install Debian's qemu-user-static"
@@ -128,6 +128,8 @@ class Board:
             except subprocess.TimeoutExpired as error:
                 raise BenchError(f"{' '.join(command)}: no end within {timeout:g} s of emulation") from error
         stderr = done.stderr.decode(errors="replace")
+        if done.returncode == gate.FAILED and stderr.startswith(gate.START_ERROR):
+            raise BenchError(f"the board cannot start {stderr.removeprefix(gate.START_ERROR).strip()}")
         if done.returncode == gate.FAILED and stderr.startswith(gate.GATE_ERROR):
             raise UnavailableError(
                 f"{stderr.removeprefix(gate.GATE_ERROR).strip()}: an ARM64 root needs Linux 6.7 with user namespaces"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 FAILED = 125  # exit status for "the gate itself failed", as in env(1) and chroot(1)
-GATE_ERROR = "gate: "
+GATE_ERROR, START_ERROR = "gate: ", "start: "
 
 # linux/sched.h
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
@@ -152,16 +152,17 @@ def _furnish(root: Path, orders: dict[str, Any]) -> None:
 
 
 def _become_board(orders: dict[str, Any]) -> NoReturn:
-    os.chroot(orders["root"])
-    os.chdir(orders["folder"])
-    os.umask(0o022)
-    for number in (signal.SIGPIPE, signal.SIGINT):  # what Python changed
-        signal.signal(number, signal.SIG_DFL)
     command = orders["command"]
     try:
+        os.chroot(orders["root"])
+        os.chdir(orders["folder"])
+        os.umask(0o022)
+        for number in (signal.SIGPIPE, signal.SIGINT):  # what Python changed
+            signal.signal(number, signal.SIG_DFL)
         os.execve(command[0], command, orders["environment"])
     except OSError as error:
-        raise _GateError(f"cannot start {command[0]} in the root: {error.strerror}") from error
+        print(f"{START_ERROR}{command[0]} in {orders['folder']}: {error.strerror}", file=sys.stderr, flush=True)
+        os._exit(FAILED)
 
 
 def _first_process(orders: dict[str, Any], report: int) -> NoReturn:
