@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.arm64.enter import Board, Done
 from deploy.arm64.errors import BenchError, UnavailableError
 from deploy.arm64.results import Result, judged
+from edge_mdda.board.finding import UNKNOWN
+from edge_mdda.errors import EdgeMddaError
 
 EXCHANGE = "/root/bench"
 """Folder on the board for pictures that go in and out."""
@@ -23,8 +27,8 @@ class Bench:
     board : Board
     runtimes : tuple of str
         That the bundle carries: each has to work.
-    bundle : Path
-        The archive to install.
+    bundle, public_key : Path
+        The archive to install and the key that it must be signed with.
     program : str
         Path of ``edge-mdda`` on the board; empty until it is installed.
     """
@@ -32,6 +36,7 @@ class Bench:
     board: Board
     runtimes: tuple[str, ...]
     bundle: Path
+    public_key: Path
     program: str = ""
 
     def edge_mdda(self, *arguments: str, stdin: bytes = b"") -> Done:
@@ -53,27 +58,63 @@ Check = Callable[[Bench], Iterator[Result]]
 
 
 def run_checks(
-    bench: Bench, checks: dict[str, Check], on_result: Callable[[Result], None] = lambda result: None
+    bench: Bench,
+    first: dict[str, Check],
+    then: dict[str, Check],
+    on_result: Callable[[Result], None] = lambda result: None,
+    jobs: int = 1,
 ) -> list[Result]:
-    """Run checks in order; one that cannot go on is a failed result, and the next is tried.
+    """Run checks; one that cannot go on is a failed result, and the others are still tried.
+
+    Parameters
+    ----------
+    bench : Bench
+    first : dict of str to check
+        Run in this order; one of them installs the program.
+    then : dict of str to check
+        Those that need it and do not need each other.
+    on_result : callable
+        Called with each result as it comes, never by two threads at once.
+    jobs : int
+        How many of the latter run at a time.
+
+    Returns
+    -------
+    list of Result
+        In the order of the checks.
 
     Raises
     ------
     UnavailableError
         This machine cannot emulate a board.
     """
-    results: list[Result] = []
-    for name, check in checks.items():
+    announcing = threading.Lock()
+
+    def run(item: tuple[str, Check]) -> list[Result]:
+        name, check = item
+        found: list[Result] = []
+
+        def add(result: Result) -> None:
+            found.append(result)
+            with announcing:
+                on_result(result)
+
         try:
             for result in check(bench):
-                results.append(result)
-                on_result(result)
+                add(result)
         except UnavailableError:
             raise
-        except (BenchError, OSError) as error:
-            results.append(judged(name, False, " ".join(str(error).split())))
-            on_result(results[-1])
-    return results
+        except (EdgeMddaError, OSError, ValueError, KeyError, TypeError) as error:  # an answer of another form, too
+            add(judged(name, False, f"{type(error).__name__}: {' '.join(str(error).split())}"))
+        return found
+
+    results = [result for item in first.items() for result in run(item)]
+    if then and not bench.program:
+        results.append(Result("the rest", UNKNOWN, f"not tried without the program: {', '.join(then)}"))
+        on_result(results[-1])
+        return results
+    with ThreadPoolExecutor(jobs) as pool:
+        return results + [result for found in pool.map(run, then.items()) for result in found]
 
 
 def chosen(checks: dict[str, Check], names: Sequence[str]) -> dict[str, Check]:

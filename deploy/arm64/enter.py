@@ -19,7 +19,7 @@ from deploy.arm64.errors import BenchError, UnavailableError
 from edge_mdda.board.children import SIGNALS
 
 EMULATOR = "qemu-aarch64-static"
-OLDEST_EMULATOR_HINT = "install Debian's qemu-user-static"
+INSTALL_EMULATOR = "install Debian's qemu-user-static"
 COMMAND_TIMEOUT_S = 600.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TAIL_LINES = 8
@@ -161,7 +161,7 @@ def find_emulator() -> str:
     """
     found = shutil.which(EMULATOR)
     if not found:
-        raise UnavailableError(f"no {EMULATOR} here: {OLDEST_EMULATOR_HINT}")
+        raise UnavailableError(f"no {EMULATOR} here: {INSTALL_EMULATOR}")
     return os.path.realpath(found)
 
 
@@ -176,3 +176,18 @@ def require_emulation(board: Board) -> None:
     done = board.run(["/usr/bin/uname", "-m"])
     if done.stdout.strip() != "aarch64":
         raise UnavailableError(f"the emulator does not run ARM64 programs: {' '.join(done.tail(1)) or done.fate}")
+
+
+def emulator_version() -> str:
+    """``qemu-aarch64 version 7.2.22``.
+
+    Raises
+    ------
+    UnavailableError
+        It is not installed or does not run here.
+    """
+    try:
+        done = subprocess.run([find_emulator(), "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UnavailableError(f"{EMULATOR} does not run here ({error}): {INSTALL_EMULATOR}") from error
+    return done.stdout.partition(" (")[0].splitlines()[0]

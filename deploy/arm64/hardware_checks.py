@@ -20,7 +20,6 @@ from deploy.arm64.bench import Bench
 from deploy.arm64.cpus import CRYPTOGRAPHY, INSTRUCTIONS, Cpu
 from deploy.arm64.results import Result, judged
 from edge_mdda.board.finding import UNKNOWN
-from edge_mdda.kernels.native import FOLDER_SETTING
 
 LOAD_ADDRESS = 0x400000
 EXIT = (0xD2800BA8, 0xD2800000, 0xD4000001)  # mov x8, #93 (exit); mov x0, #0; svc #0
@@ -122,8 +121,3 @@ def scan_library(library: Path, cpu: Cpu) -> Result:
     if foreign:
         return judged(name, False, f"{library.name}: {foreign} of {len(words)} words are no instruction of {cpu.name}")
     return judged(name, True, f"{library.name}: all {len(words)} words are instructions that {cpu.name} has")
-
-
-def library_setting(folder: str) -> dict[str, str]:
-    """Environment that makes the program take its kernels from a folder of the board."""
-    return {FOLDER_SETTING: folder}

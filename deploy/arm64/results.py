@@ -1,4 +1,4 @@
-"""What a check found, as a table for people and as plain values for programs."""
+"""What a check found, as rows of a table for people and as plain values for programs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 from deploy.arm64.enter import Done
-from edge_mdda import NOTICE
 from edge_mdda.board.finding import FAILED, OK, UNKNOWN
 from edge_mdda.console import RESET, colour_wanted, printable
 
 COLOURS = {OK: "\033[32m", FAILED: "\033[1;31m", UNKNOWN: "\033[2m"}
 TAIL_LINES = 6  # of a failed program's output
 MAX_LINE = 400  # characters
+NAME_WIDTH = 27  # columns; rows are printed as they come
 
 
 @dataclass(frozen=True)
@@ -60,28 +60,13 @@ def all_passed(results: Sequence[Result]) -> bool:
     return bool(results) and all(result.status != FAILED for result in results)
 
 
-def print_table(title: str, results: Sequence[Result], stream: TextIO) -> None:
-    """One board's results; below a failed one its command and the end of its output."""
-    width = max((len(result.name) for result in results), default=0)
-    coloured = colour_wanted(stream)
-    lines = [title]
-    for result in results:
-        label = f"{result.status:<7}"
-        if coloured:
-            label = COLOURS[result.status] + label + RESET
-        lines.append(f"  {label}  {result.name:<{width}}  {printable(result.text)}")
-        if result.status == FAILED and result.command:
-            lines.append(f"           $ {printable(' '.join(result.command))}")
-            lines += [f"           | {line}" for line in result.output]
-    print("\n".join(lines), file=stream)
-
-
-def to_dict(title: str, results: Sequence[Result], **more: Any) -> dict[str, Any]:
-    """One board's results for JSON."""
-    return {
-        "board": title,
-        "passed": all_passed(results),
-        **more,
-        "checks": [result.to_dict() for result in results],
-        "notice": NOTICE,
-    }
+def print_result(result: Result, stream: TextIO) -> None:
+    """One row; below a failed one its command and the end of its output."""
+    label = f"{result.status:<7}"
+    if colour_wanted(stream):
+        label = COLOURS[result.status] + label + RESET
+    lines = [f"  {label}  {result.name:<{NAME_WIDTH}}  {printable(result.text)}"]
+    if result.status == FAILED and result.command:
+        lines.append(f"           $ {printable(' '.join(result.command))}")
+        lines += [f"           | {line}" for line in result.output]
+    print("\n".join(lines), file=stream, flush=True)

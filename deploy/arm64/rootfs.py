@@ -42,11 +42,8 @@ def cache_folder() -> Path:
 
 
 def wanted_packages(python: str) -> list[str]:
-    """What a root holds beyond its dependencies.
-
-    Every Debian has the essential packages (an apt pattern), Raspberry Pi OS Lite the others.
-    """
-    return ["?essential", f"python{python}", f"python{python}-venv", "python3", "openssl"]
+    """What a root holds beyond its dependencies: the least that a Debian with Python has (an apt pattern), no pip."""
+    return ["?essential", f"python{python}", "python3"]
 
 
 def prepared(codename: str, python: str, mirror: str | None = None, fresh: bool = False) -> Path:
