@@ -120,7 +120,7 @@ find_python() {
         die "$python does not run, or is older than Python 3.10: name another with --python FILE"
 }
 
-helper() { "$python" -E -s -S "$here/setup/helper.py" "$@"; }
+helper() { "$python" -B -E -s -S "$here/setup/helper.py" "$@"; }
 
 # The lock belongs to the open file: it ends with this process, however that ends.
 take_lock() {
@@ -355,7 +355,7 @@ END
 build() { # the release, in $new/release
     "$python" -I -m venv --without-pip "$new/release/venv" || die "$python cannot make an environment; see above"
     step venv
-    "$new/release/venv/bin/python" -E -s "$here/setup/helper.py" wheels "$new/bundle" ||
+    "$new/release/venv/bin/python" -B -E -s "$here/setup/helper.py" wheels "$new/bundle" ||
         die 'the wheels cannot be unpacked; the release that ran before still runs'
     step wheels
     for packages in "$new"/release/venv/lib/python*/site-packages; do
