@@ -26,10 +26,11 @@ examples:
 BUNDLE_EXAMPLES = """\
 examples:
   python -m deploy bundle --board rpi4 --os bookworm --key release.key --out dist/
-  python -m deploy bundle --board rpi5 --os trixie --key release.key --model lesion.tflite --model lesion.onnx --out dist/
+  python -m deploy bundle --board rpi5 --os trixie --model lesion.tflite --model lesion.onnx --out dist/
   python -m deploy bundle --board my-board.toml --os bookworm --key release.key --out dist/
 
-The key is one of 'python -m export keygen', by default ~/.config/edge-mdda/release.key. On the board:
+The key is one of 'python -m export keygen'; without --key it is edge-mdda/release.key in $XDG_CONFIG_HOME or
+~/.config, made the first time. On the board:
   tar xf edge-mdda-...tar.gz && sudo sh edge-mdda-.../install.sh --pubkey release.key.pub
 """
 KEY_NAME = Path("edge-mdda") / "release.key"
@@ -38,9 +39,7 @@ KEY_NAME = Path("edge-mdda") / "release.key"
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy", description=__doc__, epilog=EXAMPLES, formatter_class=raw
-    )
+    parser = argparse.ArgumentParser(prog="python -m deploy", description=__doc__, epilog=EXAMPLES, formatter_class=raw)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     boards = commands.add_parser("boards", help="list the boards, or check and show one")
@@ -60,7 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     bundle.add_argument("--board", required=True, metavar="BOARD", help="name or .toml file")
     bundle.add_argument("--os", required=True, metavar="NAME", help="one of the board's systems")
     bundle.add_argument("--out", type=Path, default=Path("dist"), metavar="DIR", help="(%(default)s)")
-    bundle.add_argument("--key", type=Path, metavar="FILE", help="private key to sign with")
+    bundle.add_argument(
+        "--key", type=Path, metavar="FILE", help="private key to sign with (default: your own, see below)"
+    )
     bundle.add_argument(
         "--model", type=Path, action="append", default=[], metavar="FILE", help="in place of the built-in ones"
     )
@@ -77,6 +78,18 @@ def default_key() -> Path:
 
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return Path(home) / KEY_NAME
+
+
+def _own_key() -> Path:
+    """The default key; made where there is none yet: it is worth nothing until its public half lies on a board."""
+    from export.commands_sign import make_keys
+
+    path = default_key()
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_keys(path)
+        print(f"deploy: made a signing key, {path}: keep it secret, and give {path}.pub to the boards", file=sys.stderr)
+    return path
 
 
 def _boards(args: argparse.Namespace) -> int:
@@ -121,7 +134,7 @@ def _bundle(args: argparse.Namespace) -> int:
     from deploy.profiles import find_board
 
     board = find_board(args.board)
-    key = args.key or default_key()
+    key = args.key or _own_key()
     request = Request(board, board.system(args.os), key, tuple(args.model), args.locks or LOCKS)
     archive = make(request, args.out)
     print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB for {board.title} with {request.system.title}")

@@ -18,10 +18,11 @@ from typing import Any
 
 from deploy import sbom
 from deploy.errors import DeployError
+from deploy.kernel_cache import add_kernels
 from deploy.lock import LOCKS, Pin, lock_path, read_lock
 from deploy.profiles import Board, System
 from deploy.setup import FIRST, SIGNATURE, SIGNER, SUMS, signed_text
-from deploy.wheels import ROOT, build_own, fetch, unpacked_bytes
+from deploy.wheels import ROOT, build_own, cache_folder, fetch, unpacked_bytes
 from edge_mdda import NOTICE, __version__
 from edge_mdda.classifier import RUNTIMES
 from edge_mdda.classifier.manifest import manifest_path, read_manifest, read_signature, read_verified
@@ -49,7 +50,7 @@ class Request:
     models : tuple of Path
         Models with their manifests, one for a runtime; empty: the built-in ones that the board's runtimes run.
     locks, cache : Path, optional
-        Folder of the lock files, and of the wheels.
+        Folder of the lock files, and of downloaded wheels and compiled kernels.
     """
 
     board: Board
@@ -87,14 +88,15 @@ def make(request: Request, out: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="edge-mdda-bundle-") as scratch:
         stage = Path(scratch) / bundle_name(board, system)
         stage.mkdir()
-        wheels = _add_wheels(stage, request, pins, epoch)
-        libraries = _add_kernels(stage, board)
+        cache = request.cache or cache_folder()
+        wheels = _add_wheels(stage, request, pins, cache, epoch)
+        libraries = [add_kernels(stage / "kernels", board, cache / "kernels")]
         models = _add_models(stage, request, seed)
         _add_installer(stage, board)
         manifest = _manifest(request, commit, epoch, stage, pins, wheels, models)
         (stage / "sbom.cdx.json").write_bytes(sbom.make(manifest, wheels, [*models, *libraries], epoch))
         (stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        _sign(stage, seed)
+        sign_sums(stage, seed)
         content = pack(stage, epoch)
     out.mkdir(parents=True, exist_ok=True)
     archive = out / f"{bundle_name(board, system)}.tar.gz"
@@ -122,20 +124,11 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _add_wheels(stage: Path, request: Request, pins: Sequence[Pin], epoch: int) -> list[Path]:
+def _add_wheels(stage: Path, request: Request, pins: Sequence[Pin], cache: Path, epoch: int) -> list[Path]:
     folder = stage / "wheels"
     folder.mkdir()
-    found = [Path(shutil.copy(path, folder)) for path in fetch(pins, request.board, request.system, request.cache)]
+    found = [Path(shutil.copy(path, folder)) for path in fetch(pins, request.board, request.system, cache)]
     return sorted([*found, build_own(folder, epoch)])
-
-
-def _add_kernels(stage: Path, board: Board) -> list[Path]:
-    from export.kernels import build
-
-    try:
-        return [build(board.cpu, stage / "kernels").path]
-    except ImportError as error:
-        raise DeployError(f"board {board.name}: {error.name} is not installed; run: pip install -e '.[deploy]'") from error
 
 
 def _add_models(stage: Path, request: Request, seed: bytes) -> list[Path]:
@@ -228,7 +221,7 @@ def _manifest(
     wheels: Sequence[Path],
     models: Sequence[Path],
 ) -> dict[str, Any]:
-    board, system = request.board, request.system
+    board, system, trim = request.board, request.system, _trim_patterns()
     tools = {pin.sha256 for pin in pins if not pin.installed}
     kinds = {path: hashlib.sha256(path.read_bytes()).hexdigest() not in tools for path in wheels}
     here = [path for path in stage.rglob("*") if path.is_file()]
@@ -253,16 +246,16 @@ def _manifest(
         "sensors": board.sensors,
         "models": [path.name for path in models],
         "wheels": [{"file": path.name, "installed": installed} for path, installed in kinds.items()],
-        "trim": _trim_patterns(),
+        "trim": trim,
         "bundle_bytes": sum(path.stat().st_size for path in here),
-        "installed_bytes": sum(unpacked_bytes(path) for path, installed in kinds.items() if installed)
+        "installed_bytes": sum(unpacked_bytes(path, trim) for path, installed in kinds.items() if installed)
         + sum(path.stat().st_size for path in here if "wheels" not in path.relative_to(stage).parts)
         + SYSTEM_BYTES,
         "notice": NOTICE,
     }
 
 
-def _sign(stage: Path, seed: bytes) -> None:
+def sign_sums(stage: Path, seed: bytes) -> None:
     """``signer.pub``, ``SHA256SUMS`` over every file, and its signature."""
     from nacl.signing import SigningKey
 

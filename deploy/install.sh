@@ -137,9 +137,7 @@ release_of() { # current or previous -> name of the release, or nothing
 }
 
 write() { # FILE MODE: standard input becomes the file, wholly or not at all
-    cat >"$1.new"
-    chmod "$2" "$1.new"
-    helper rename "$1.new" "$1"
+    cat >"$1.new" && chmod "$2" "$1.new" && helper rename "$1.new" "$1"
 }
 
 selftest() { # RELEASE: what it computes is what the reference machine computed
@@ -149,9 +147,10 @@ selftest() { # RELEASE: what it computes is what the reference machine computed
         EDGE_MDDA_TRUSTED_KEYS=$prefix/releases/$1/signer.pub
         EDGE_MDDA_KERNELS=native
         export EDGE_MDDA_MODELS EDGE_MDDA_KERNELS_DIR EDGE_MDDA_TRUSTED_KEYS EDGE_MDDA_KERNELS
+        folder=$prefix/releases/$1
         set --
-        while read -r runtime; do set -- "$@" --runtime "$runtime"; done <"$prefix/releases/$1/runtimes"
-        cd / && exec "$prefix/releases/$release/venv/bin/python" -I -m edge_mdda selftest "$@"
+        while read -r runtime; do set -- "$@" --runtime "$runtime"; done <"$folder/runtimes"
+        cd / && exec "$folder/venv/bin/python" -I -m edge_mdda selftest "$@" 9>&-
     )
 }
 
@@ -187,21 +186,22 @@ install_units() { # RELEASE: its units take the place of those that are there, a
         say "units were left out: $no_systemd"
         return 0
     fi
-    mkdir -p "$unit_folder"
+    mkdir -p "$unit_folder" || return 1
     for name in $names; do
         # A unit names the default prefix; here it may be another one.
         while IFS= read -r line || [ -n "$line" ]; do
+            done_part=''
             while :; do
                 case $line in
-                    *"/opt/edge-mdda"*) [ "$prefix" != /opt/edge-mdda ] || break
-                        line=${line%%/opt/edge-mdda*}$prefix${line#*/opt/edge-mdda} ;;
+                    */opt/edge-mdda*) done_part=$done_part${line%%/opt/edge-mdda*}$prefix ;;
                     *) break ;;
                 esac
+                line=${line#*/opt/edge-mdda}
             done
-            printf '%s\n' "$line"
-        done <"$prefix/releases/$1/units${user:+/user}/$name" | write "$unit_folder/$name" 644
+            printf '%s\n' "$done_part$line"
+        done <"$prefix/releases/$1/units${user:+/user}/$name" | write "$unit_folder/$name" 644 || return 1
     done
-    control daemon-reload
+    control daemon-reload || return 1
     for name in $names; do
         case $name in *@.*) continue ;; esac
         control enable --quiet "$name" || return 1
@@ -224,7 +224,10 @@ units_run() { # RELEASE: none of its units has failed
 
 healthy() { # RELEASE, which is the current one: it answers through the command that people use
     first=$(head -n 1 "$prefix/releases/$1/runtimes") || return 1
-    "$prefix/bin/edge-mdda" selftest --runtime "$first" 9>&- || return 1
+    if ! answer=$("$prefix/bin/edge-mdda" selftest --runtime "$first" 2>&1 9>&-); then
+        printf '%s\n' "$answer" >&2
+        return 1
+    fi
     units_run "$1"
 }
 
@@ -246,10 +249,12 @@ done <"\$prefix/etc/edge-mdda.env"
 export EDGE_MDDA_MODELS EDGE_MDDA_KERNELS_DIR EDGE_MDDA_TRUSTED_KEYS PYTHONSAFEPATH=1
 exec "\$release/venv/bin/python" -I -m edge_mdda "\$@"
 END
+    if [ -n "$user" ]; then where=--user; else where="--prefix '$prefix'"; fi
+    [ -z "$bin_dir" ] || where="$where --bin-dir '$bin_dir'"
     write "$prefix/bin/edge-mdda-install" 755 <<END
 #!/bin/sh
 # Written by install.sh. The installer of the current release: it checks an update before anything of it runs.
-exec sh '$prefix/current/install.sh' ${user:+--user} ${user:---prefix '$prefix'} ${bin_dir:+--bin-dir '$bin_dir'} "\$@"
+exec sh '$prefix/current/install.sh' $where "\$@"
 END
     [ -n "$bin_dir" ] || return 0
     mkdir -p "$bin_dir" || { say "no link was made: $bin_dir cannot be made"; return 0; }
@@ -423,8 +428,9 @@ do_rollback() {
     release=$(release_of previous)
     current=$(release_of current)
     drop=''
-    [ -n "$release" ] && [ "$release" != "$current" ] && [ -d "$prefix/releases/$release" ] ||
+    if [ -z "$release" ] || [ "$release" = "$current" ] || [ ! -d "$prefix/releases/$release" ]; then
         die 'there is no release to go back to'
+    fi
     selftest "$release" || die "$release fails its self-test: $current stays in force"
     activate "$release"
     say "$release is in force again, in place of $current"
@@ -447,9 +453,9 @@ do_uninstall() {
         fi
     done
     rm -f "$prefix/current" "$prefix/previous" "$prefix/pending"
-    rm -rf "$prefix/bin" "$prefix/releases"
+    rm -rf "${prefix:?}/bin" "${prefix:?}/releases"
     if [ -n "$purge" ]; then
-        rm -rf "$prefix/etc"
+        rm -rf "${prefix:?}/etc"
     elif [ -d "$prefix/etc" ]; then
         say "settings and trusted key stay in $prefix/etc (uninstall --purge removes them)"
     fi

@@ -57,7 +57,8 @@ FOR_OLDER_SYSTEMS = {"opencv-python-headless": "2.17"}
 """Packages whose wheel for an older C library is taken: OpenCV's is 3 MB smaller, and a bundle has 100 MB."""
 
 LINE = re.compile(
-    r"(?P<name>[a-z0-9][a-z0-9-]*)==(?P<version>[^\s;]+) --hash=sha256:(?P<sha256>[0-9a-f]{64})(?:\s+#\s*(?P<file>\S+))?"
+    r"(?P<name>[a-z0-9][a-z0-9-]*)==(?P<version>[^\s;]+) "
+    r"--hash=sha256:(?P<sha256>[0-9a-f]{64})(?:\s+#\s*(?P<file>\S+))?"
 )
 
 
@@ -193,7 +194,9 @@ def read_lock(path: Path) -> list[Pin]:
         text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or error
-        raise DeployError(f"{path}: cannot read the lock file ({cause}); make it with: python -m deploy lock") from error
+        raise DeployError(
+            f"{path}: cannot read the lock file ({cause}); make it with: python -m deploy lock"
+        ) from error
     pins = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):

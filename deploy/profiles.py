@@ -154,26 +154,30 @@ def read_board(path: Path) -> Board:
 
 
 def _parse(text: str) -> dict[str, Any]:
+    import importlib
+
     try:
-        import tomllib  # Python 3.11
+        tomllib = importlib.import_module("tomllib")  # Python 3.11
     except ImportError:
         try:
-            import tomli as tomllib
+            tomllib = importlib.import_module("tomli")
         except ImportError as error:
             raise DeployError("profiles need tomli on Python 3.10; run: pip install 'edge-mdda[deploy]'") from error
-    return tomllib.loads(text)
+    parsed: dict[str, Any] = tomllib.loads(text)
+    return parsed
 
 
 def _to_board(name: str, content: dict[str, Any]) -> Board:
     systems = content.pop("os", {})
     if not isinstance(systems, Mapping):
         raise ValueError("'os' must be a table: [os.NAME]")
-    values = {"name": name, **content}
+    values: dict[str, Any] = {"name": name, **content}
     values["systems"] = {
         key: System(**_checked({"name": key, **entry}, System, f"os.{key}.")) for key, entry in systems.items()
     }
     checked = _checked(values, Board, "")
-    return Board(**{key: tuple(value) if isinstance(value, list) else value for key, value in checked.items()})
+    ready: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in checked.items()}
+    return Board(**ready)
 
 
 _TYPES = {"str": str, "int": int, "tuple[str, ...]": list, "dict[str, str]": dict, "dict[str, System]": dict}
@@ -192,7 +196,13 @@ def _checked(values: dict[str, Any], record: type, where: str) -> dict[str, Any]
         value, wanted = values.get(name), _TYPES[str(f.type)]
         if name in values and (not isinstance(value, wanted) or isinstance(value, bool)):
             raise ValueError(f"'{where}{name}' must be a {wanted.__name__}, not {value!r}")
-        inside = value if isinstance(value, list) else list(value.values()) if str(f.type) == "dict[str, str]" and value else []
+        inside = (
+            value
+            if isinstance(value, list)
+            else list(value.values())
+            if str(f.type) == "dict[str, str]" and value
+            else []
+        )
         if not all(isinstance(part, str) for part in inside):
             raise ValueError(f"'{where}{name}' must hold texts")
     return values

@@ -25,12 +25,12 @@ MAX_LICENCE = 80  # characters; some packages put a licence's whole text into th
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/edge-mdda/wheels``, in the home directory by default."""
+    """``$XDG_CACHE_HOME/edge-mdda``, in the home directory by default."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(home) / "edge-mdda" / "wheels"
+    return Path(home) / "edge-mdda"
 
 
-def fetch(pins: Sequence[Pin], board: Board, system: System, cache: Path | None = None) -> list[Path]:
+def fetch(pins: Sequence[Pin], board: Board, system: System, cache: Path) -> list[Path]:
     """Every wheel of a lock, from the cache or with pip, each with the locked SHA-256.
 
     Raises
@@ -38,7 +38,7 @@ def fetch(pins: Sequence[Pin], board: Board, system: System, cache: Path | None 
     DeployError
         One cannot be had; the line names it and the board.
     """
-    folder = (cache or cache_folder()) / f"{system.name}-{system.python}-{board.arch}"
+    folder = cache / "wheels" / f"{system.name}-{system.python}-{board.arch}"
     folder.mkdir(parents=True, exist_ok=True)
     by_hash = {_sha256(path): path for path in folder.glob("*.whl")}
     missing = [pin for pin in pins if pin.sha256 not in by_hash]
@@ -95,7 +95,15 @@ def build_own(target: Path, epoch: int, root: Path = ROOT) -> Path:
         os.environ["SOURCE_DATE_EPOCH"] = str(max(epoch, 315532800))  # a zip file knows no time before 1980
         try:
             made = Path(scratch) / "made"
-            arguments = ["wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(made)]
+            arguments = [
+                "wheel",
+                "--quiet",
+                "--no-deps",
+                "--no-index",
+                "--no-build-isolation",
+                "--wheel-dir",
+                str(made),
+            ]
             run_pip([*arguments, str(stage)], "our own wheel (extra 'deploy' brings what builds it)")
         finally:
             if before is None:
@@ -106,10 +114,21 @@ def build_own(target: Path, epoch: int, root: Path = ROOT) -> Path:
         return Path(shutil.copy(wheel, target / wheel.name))
 
 
-def unpacked_bytes(wheel: Path) -> int:
-    """How large it is on the board."""
+def unpacked_bytes(wheel: Path, trim: Sequence[str] = ()) -> int:
+    """How large it is on the board, without what the patterns of ``trim.txt`` remove."""
+    patterns = [re.compile(_to_regex(pattern)) for pattern in trim]
     with zipfile.ZipFile(wheel) as archive:
-        return sum(info.file_size for info in archive.infolist())
+        return sum(
+            info.file_size
+            for info in archive.infolist()
+            if not any(pattern.fullmatch(info.filename) for pattern in patterns)
+        )
+
+
+def _to_regex(pattern: str) -> str:
+    """A glob pattern of a file or folder, as the board's Python takes it, for names in an archive."""
+    text = re.escape(pattern).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
+    return text + "(?:/.*)?"
 
 
 def describe(wheel: Path) -> dict[str, str]:

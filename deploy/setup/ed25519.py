@@ -4,7 +4,8 @@ Only public values are handled here, so it does not matter that the time depends
 
 References
 ----------
-S. Josefsson, I. Liusvaara, "Edwards-Curve Digital Signature Algorithm (EdDSA)", RFC 8032, 2017, sections 5.1.3 and 5.1.7.
+S. Josefsson, I. Liusvaara, "Edwards-Curve Digital Signature Algorithm (EdDSA)", RFC 8032, 2017, sections 5.1.3
+and 5.1.7.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What ``install.sh`` cannot do in a portable shell: verify, lock, switch links atomically, tell the state.
 
-``python3 -E -s -S helper.py COMMAND ...``; each command prints what it found, or one line on standard error and exits 1.
+``python3 -E -s -S helper.py COMMAND ...``: each prints what it found, or one line on standard error and exits 1.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def _unpack(args: argparse.Namespace) -> None:
         if not args.no_space_check:
             check_space(manifest, os.path.dirname(args.target))
 
-    manifest = unpack(args.source, args.target, Trust(keys, args.fingerprint.lower().replace("sha256", "SHA256")), check)
+    manifest = unpack(
+        args.source, args.target, Trust(keys, args.fingerprint.lower().replace("sha256", "SHA256")), check
+    )
     values = {name: manifest[name] for name in SHELL_FIELDS}
     values["runtimes"] = "+".join(manifest["runtimes"])
     values["sums"] = _sums_id(args.target)
@@ -156,8 +158,10 @@ def _wheels(args: argparse.Namespace) -> None:
 
     with open(os.path.join(args.bundle, MANIFEST), encoding="utf-8") as file:
         wheels = json.load(file)["wheels"]
-    paths = {kind: [os.path.join(args.bundle, "wheels", w["file"]) for w in wheels if w["installed"] == kind]
-             for kind in (True, False)}
+    paths = {
+        kind: [os.path.join(args.bundle, "wheels", w["file"]) for w in wheels if w["installed"] == kind]
+        for kind in (True, False)
+    }
     sys.path[:0] = paths[False]
     sys.argv = ["installer", "--no-compile-bytecode", "--validate-record", "entries", *paths[True]]
     runpy.run_module("installer", run_name="__main__")
@@ -165,6 +169,7 @@ def _wheels(args: argparse.Namespace) -> None:
 
 def state(prefix: str) -> dict[str, Any]:
     """What is installed below a prefix."""
+
     def release(link: str) -> str | None:
         try:
             return os.path.basename(os.readlink(os.path.join(prefix, link)))

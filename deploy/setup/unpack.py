@@ -196,7 +196,9 @@ def _unpack(
         _write(os.path.join(target, name), iter([content]))
     for name, size, file in members:
         if name not in sums:
-            raise BundleError(f"{name}: the signed list does not name this file; unpack the bundle into an empty folder")
+            raise BundleError(
+                f"{name}: the signed list does not name this file; unpack the bundle into an empty folder"
+            )
         if size > MAX_FILE:
             raise BundleError(f"{name}: is too large")
         path = os.path.join(target, name)
@@ -229,7 +231,9 @@ def read_manifest(text: bytes) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise BundleError(f"{MANIFEST} is not usable: make the bundle again") from None
     if number != FORMAT:
-        raise BundleError(f"the bundle has format {number}, this installer knows {FORMAT}: use the bundle's own install.sh")
+        raise BundleError(
+            f"the bundle has format {number}, this installer knows {FORMAT}: use the bundle's own install.sh"
+        )
     return manifest
 
 
