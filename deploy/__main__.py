@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from deploy.arm64.command import add_command as add_arm64_test
 from deploy.errors import DeployError
 from edge_mdda.errors import EdgeMddaError
 
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     bundle.add_argument("--locks", type=Path, metavar="DIR", help="folder of lock files (default: the repository's)")
     bundle.set_defaults(run=_bundle)
     # Other commands of this package register here, one line each: add_command(commands)
+    add_arm64_test(commands)
     return parser
 
 
