@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import restricted
+import tiny_models
 from conftest import ROOT
 
 from edge_mdda import NOTICE
@@ -194,6 +195,23 @@ def test_the_service_itself_lives_with_its_unit(native_kernels, tmp_path):
     assert done.returncode == 1  # note.txt
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert found == {"done/mole.jpg", "done/mole.jpg.json", "failed/note.txt", "failed/note.txt.json", "work/.lock"}
+
+
+def test_signatures_are_checked_with_it(native_kernels, tmp_path):
+    """On a board keys are trusted, so PyNaCl and its foreign functions run under the unit, too."""
+    pytest.importorskip("nacl")
+    pytest.importorskip("ai_edge_litert")
+    from nacl.signing import SigningKey
+
+    from edge_mdda.classifier.signature import sign
+
+    model = tiny_models.save(tmp_path, "tiny.tflite", tiny_models.tflite_model())
+    manifest = json.loads((tmp_path / "tiny.tflite.json").read_text())
+    (tmp_path / "tiny.tflite.sig").write_text(sign(manifest, b"1" * 32))
+    (tmp_path / "keys").write_text(bytes(SigningKey(b"1" * 32).verify_key).hex())
+    arguments = ["verify", "--trusted-keys", str(tmp_path / "keys"), str(model)]
+    done = under(["unit", str(WATCH)], arguments, native_kernels)
+    assert (done.returncode, "signed by the trusted key" in done.stdout) == (0, True), done.stderr
 
 
 def test_numba_cannot_and_says_so_in_one_line(native_kernels):
