@@ -77,6 +77,9 @@ def backend() -> Backend:
             raise
         cause = "no kernels for this CPU" if error.name else " ".join(str(error).split())
         raise KernelError("; ".join([*refusals, f"{cause}: {HOW_TO_GET}"])) from error
+    except PermissionError as error:  # llvmlite tries as soon as it is imported
+        cause = "Numba may not make machine code here (MemoryDenyWriteExecute, SELinux)"
+        raise KernelError("; ".join([*refusals, f"{cause}: make a library (python -m export kernels)"])) from error
     if refusals:
         import logging
     for refusal in refusals:
