@@ -407,9 +407,9 @@ def test_code_hash_ignores_comments_and_sees_code(tmp_path):
 
 
 def test_second_making_of_a_set_is_read_and_equal(tiny, photos, tmp_path):
-    first = Maker(Cache(tmp_path)).on_gradient("pgd10", tiny, "network", photos, EPS)
+    first = Maker(Cache(tmp_path), batch=8).on_gradient("pgd10", tiny, "network", photos, EPS)
     store = Cache(tmp_path)
-    second = Maker(store).on_gradient("pgd10", tiny, "network", photos, EPS)
+    second = Maker(store, batch=8).on_gradient("pgd10", tiny, "network", photos, EPS)
     assert np.array_equal(first.images, second.images)
     assert (store.hits, store.misses) == (3, 0)
     assert first.keys == second.keys
@@ -420,26 +420,26 @@ def test_second_making_of_a_set_is_read_and_equal(tiny, photos, tmp_path):
         lambda maker: maker.on_gradient("fgsm", tiny, "network", photos, EPS),
     ):
         store = Cache(tmp_path)
-        changed(Maker(store))
+        changed(Maker(store, batch=8))
         assert (store.hits, store.misses) == (0, 3)
     store = Cache(tmp_path)
-    Maker(store, seed=1).on_gradient("pgd10", tiny, "network", photos, EPS)
+    Maker(store, seed=1, batch=8).on_gradient("pgd10", tiny, "network", photos, EPS)
     assert store.misses == 3
 
 
 def test_damaged_cache_file_is_made_again(tiny, photos, tmp_path):
-    made = Maker(Cache(tmp_path)).on_gradient("fgsm", tiny, "network", photos, EPS)
+    made = Maker(Cache(tmp_path), batch=8).on_gradient("fgsm", tiny, "network", photos, EPS)
     path = Cache(tmp_path).path(made.keys[1])
     path.write_bytes(path.read_bytes()[:100])
     assert load_images(tmp_path, made.keys, photos.images) is None
     store = Cache(tmp_path)
-    again = Maker(store).on_gradient("fgsm", tiny, "network", photos, EPS)
+    again = Maker(store, batch=8).on_gradient("fgsm", tiny, "network", photos, EPS)
     assert (store.hits, store.misses) == (2, 1)
     assert np.array_equal(made.images, again.images)
 
 
 def test_interrupted_set_goes_on_with_the_batches_that_are_there(tiny, photos, tmp_path):
-    whole = Maker(Cache(tmp_path / "whole")).on_gradient("difgsm", tiny, "network", photos, EPS)
+    whole = Maker(Cache(tmp_path / "whole"), batch=8).on_gradient("difgsm", tiny, "network", photos, EPS)
     steps = []
 
     def stop() -> None:
@@ -448,9 +448,9 @@ def test_interrupted_set_goes_on_with_the_batches_that_are_there(tiny, photos, t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Maker(Cache(tmp_path / "cut"), step=stop).on_gradient("difgsm", tiny, "network", photos, EPS)
+        Maker(Cache(tmp_path / "cut"), step=stop, batch=8).on_gradient("difgsm", tiny, "network", photos, EPS)
     store = Cache(tmp_path / "cut")
-    resumed = Maker(store).on_gradient("difgsm", tiny, "network", photos, EPS)
+    resumed = Maker(store, batch=8).on_gradient("difgsm", tiny, "network", photos, EPS)
     assert (store.hits, store.misses) == (2, 1)
     assert np.array_equal(resumed.images, whole.images)
 

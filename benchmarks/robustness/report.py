@@ -12,6 +12,7 @@ from typing import Any
 from edge_mdda import NOTICE, __version__
 from edge_mdda.files import replace_file
 from export.evaluate import write_json
+from export.report import processor
 
 __all__ = ["HEAD", "line", "markdown", "result", "write_json", "write_text"]
 
@@ -59,15 +60,6 @@ def commit() -> str | None:
         return None
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [text.split(":", 1)[1].strip() for text in lines if text.startswith(("model name", "Model"))]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "edge_mdda": __version__}
     for package in PACKAGES:
@@ -107,8 +99,7 @@ def result(run: Any, rows: Sequence[dict[str, Any]], command: str) -> dict[str, 
         "split": "test",
         "classes": list(run.photos.data.labels),
         "hardware": {
-            "machine": platform.machine(),
-            "cpu": _cpu(),
+            "cpu": processor(),
             "threads": chosen.threads,
             "device": _device(chosen.device),
         },
@@ -167,7 +158,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         for name, network in content["networks"].items()
     ]
     hardware = content["hardware"]
-    lines.append(f"- {hardware['cpu']} ({hardware['machine']}), {hardware['threads']} threads, {hardware['device']}.")
+    lines.append(f"- {hardware['cpu']}, {hardware['threads']} threads, {hardware['device']}.")
     lines.append("- " + ", ".join(f"{name} {number}" for name, number in content["versions"].items()) + ".")
     lines.append("- eps in grey levels of 255; of a sticker, its largest change. Verdicts are the int8 file's.")
     for knows, (title, text) in TITLES.items():

@@ -76,6 +76,10 @@ class Run:
     def _has(self, knows: str) -> bool:
         return any(job.knows == knows for job in self.jobs)
 
+    def jobs_of(self, name: str) -> list[Any]:
+        """The jobs of one network."""
+        return [job for job in self.jobs if job.networks is None or name in job.networks]
+
     def defences_of(self, job: Any) -> list[str]:
         """Names of the defences that a job is judged behind."""
         return [name for name in self.defences if job.defences is None or name in job.defences]
@@ -86,7 +90,7 @@ class Run:
 
         total = 0
         for name in self.targets:
-            for job in self.jobs:
+            for job in self.jobs_of(name):
                 batches = -(-len(self.photos.first(job.per_class)) // BATCH)
                 own = job.knows in ("adaptive", "black")
                 n_sets = len(self.defences_of(job)) if own else max(len(self.sources[name]), 1)
@@ -107,7 +111,7 @@ class Run:
         """Judge everything; yields rows as they are done."""
         self.measure()
         for name in self.targets:
-            for job in self.jobs:
+            for job in self.jobs_of(name):
                 for eps in job.eps:
                     yield from self._job(name, job, eps)
         self.progress.clear()
@@ -144,7 +148,7 @@ class Run:
         from benchmarks.robustness import images, plan
 
         if self._training is None:
-            per_class = plan.UNIVERSAL_PER_CLASS * (1 if self.options.quick else 4)
+            per_class = plan.QUICK_TRAINING_PER_CLASS if self.options.quick else plan.TRAINING_PER_CLASS
             self._training = images.read(self.options.data, "val", min(per_class, self.options.images or per_class))
         return self._training
 
