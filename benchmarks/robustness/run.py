@@ -68,7 +68,7 @@ class Run:
         }
         self.progress = Progress(self._units())
         self.maker = Maker(self.cache, chosen.seed, chosen.quick, step=self.progress.step)
-        self.parameters: dict[str, Any] = {}
+        self.parameters: dict[str, dict[float, dict[str, Any]]] = {}
         self.sets: dict[str, Any] = {}
         self.ms: dict[str, float] = {}
         self.random: dict[str, bool] = {}
@@ -200,7 +200,11 @@ class Run:
                 "images": [path.stem for path in photos.data.paths],
                 "parameters": made.parameters,
             }
-            self.parameters.setdefault(f"{job.knows}/{job.attack}", made.parameters)
+            if made.parameters:
+                kind = (
+                    "" if job.knows not in ("adaptive", "black") or self.random[defence] else ", defence without noise"
+                )
+                self.parameters.setdefault(f"{job.knows}/{job.attack}{kind}", {})[eps] = made.parameters
             yield {
                 "network": name,
                 "attack": job.attack,
@@ -240,6 +244,7 @@ def execute(args: argparse.Namespace) -> int:
         run.progress.clear()
         print(report.line(row), flush=True)
     result = report.result(run, rows, args.command)
+    print("\n" + "\n".join(report.parameter_table(result)), flush=True)
     if args.json:
         report.write_json(args.json, result)
     if args.out:
