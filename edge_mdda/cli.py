@@ -1,4 +1,4 @@
-"""The command line: ``screen``, ``purify`` and ``verify``; the others are in :mod:`edge_mdda.cli_board`.
+"""The command line: ``screen``, ``purify`` and ``verify``; more in :mod:`edge_mdda.cli_board` and ``cli_watch``.
 
 Parsing imports nothing but the standard library; NumPy, Numba and a runtime load when an image needs them.
 """
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from edge_mdda import NOTICE, __version__
 from edge_mdda.cli_board import add_commands as add_board_commands
-from edge_mdda.console import Progress, print_screening, printable
+from edge_mdda.cli_selftest import add_command as add_selftest_command
+from edge_mdda.cli_watch import add_command as add_watch_command
+from edge_mdda.console import Progress, complain, print_screening, printable
 from edge_mdda.errors import EdgeMddaError, ImageError, ParamsError
 from edge_mdda.files import IMAGE_SUFFIXES, Limits, read_bytes, read_stream
 from edge_mdda.params import MAX_DRAWS, PRESETS
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 MAX_THREADS = 256
 MODEL_HELP = "standard, hardened, or another .onnx or .tflite file with its manifest (standard)"
+THREADS_SETTING, PRESET_SETTING = "EDGE_MDDA_THREADS", "EDGE_MDDA_PRESET"  # what a board's configuration sets
 NO_MEMORY = "not enough memory: try a smaller image or fewer threads, or close other programs"
 DEMO_IMAGE = Path(__file__).parent / "models" / "demo-synthetic.jpg"
 
@@ -72,6 +75,13 @@ def _number(low: float, high: float, unit: int = 1) -> Callable[[str], int]:
     return convert
 
 
+def _preset(text: str) -> str:
+    """An argparse type: the name of a preset; argparse does not hold a default against ``choices``."""
+    if text not in PRESETS:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(PRESETS)}, got {text!r}")
+    return text
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
@@ -83,12 +93,19 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--preset", choices=tuple(PRESETS), default="balanced", help="purifier strength (%(default)s)")
     common.add_argument(
-        "--seed", type=_number(0, 2**64 - 1), metavar="N", help="purifier's seed (default: a fresh one each image)"
+        "--preset",
+        type=_preset,
+        choices=tuple(PRESETS),
+        default=os.environ.get(PRESET_SETTING) or "balanced",
+        help=f"purifier strength (%(default)s; a board's default: {PRESET_SETTING})",
     )
     common.add_argument(
-        "--threads", type=_number(1, MAX_THREADS), default=1, metavar="N", help="threads to use (%(default)s)"
+        "--threads",
+        type=_number(1, MAX_THREADS),
+        default=os.environ.get(THREADS_SETTING) or 1,
+        metavar="N",
+        help=f"threads to use (%(default)s; a board's default: {THREADS_SETTING})",
     )
     common.add_argument(
         "--max-megapixels",
@@ -105,9 +122,34 @@ def build_parser() -> argparse.ArgumentParser:
         help="largest file accepted (32)",
     )
 
+    replay = argparse.ArgumentParser(add_help=False)
+    replay.add_argument(
+        "--seed", type=_number(0, 2**64 - 1), metavar="N", help="purifier's seed (default: a fresh one each image)"
+    )
+
+    screening = argparse.ArgumentParser(add_help=False)
+    screening.add_argument(
+        "--purify", choices=("off", "on", "both"), default="both", help="views to classify (%(default)s)"
+    )
+    screening.add_argument("--model", type=Path, metavar="MODEL", help=MODEL_HELP)
+    screening.add_argument(
+        "--draws",
+        type=_number(1, MAX_DRAWS),
+        default=1,
+        metavar="K",
+        help="purify so often and average the answers (%(default)s)",
+    )
+    screening.add_argument("--runtime", choices=("onnx", "tflite"), help="default: by the model's suffix")
+    screening.add_argument(
+        "--provider",
+        choices=("cpu", "cuda", "tensorrt", "auto"),
+        default="cpu",
+        help="what ONNX Runtime runs on; auto: the fastest that loads (%(default)s)",
+    )
+
     screen = commands.add_parser(
         "screen",
-        parents=[common],
+        parents=[common, replay, screening],
         help="classify lesions and advise",
         description=f"Classify lesions, raw and purified, and advise. {NOTICE}",
         epilog=SCREEN_EXAMPLES,
@@ -117,31 +159,13 @@ def build_parser() -> argparse.ArgumentParser:
         "images", nargs="*", metavar="IMAGE", help="files, folders with all below them, or - for standard input"
     )
     screen.add_argument("--demo", action="store_true", help="screen the built-in synthetic picture")
-    screen.add_argument(
-        "--purify", choices=("off", "on", "both"), default="both", help="views to classify (%(default)s)"
-    )
-    screen.add_argument("--model", type=Path, metavar="MODEL", help=MODEL_HELP)
-    screen.add_argument(
-        "--draws",
-        type=_number(1, MAX_DRAWS),
-        default=1,
-        metavar="K",
-        help="purify so often and average the answers (%(default)s)",
-    )
-    screen.add_argument("--runtime", choices=("onnx", "tflite"), help="default: by the model's suffix")
-    screen.add_argument(
-        "--provider",
-        choices=("cpu", "cuda", "tensorrt", "auto"),
-        default="cpu",
-        help="what ONNX Runtime runs on; auto: the fastest that loads (%(default)s)",
-    )
     screen.add_argument("--save-purified", type=Path, metavar="DIR", help="also write what the purifier left, as PNG")
     screen.add_argument("--json", action="store_true", help="one JSON object a line")
     screen.set_defaults(run=_run_screen, parser=screen)
 
     purify = commands.add_parser(
         "purify",
-        parents=[common],
+        parents=[common, replay],
         help="purify one image at its own size",
         description="Purify one image at its own size and write it as PNG.",
         epilog=PURIFY_EXAMPLES,
@@ -163,12 +187,9 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--json", action="store_true", help="one JSON object a line")
     verify.set_defaults(run=_run_verify, max_megapixels=40_000_000, max_megabytes=32 * 2**20)
     add_board_commands(commands)
+    add_selftest_command(commands)
+    add_watch_command(commands, [common, screening])
     return parser
-
-
-def _complain(subject: str, cause: object) -> None:
-    """One line on standard error, whatever the message holds."""
-    print(f"edge-mdda: {printable(subject)}: {printable(' '.join(str(cause).split()))}", file=sys.stderr)
 
 
 def _expand(images: Sequence[str]) -> Iterator[str]:
@@ -201,8 +222,6 @@ def _run_screen(args: argparse.Namespace) -> int:
         args.parser.error("no image given; name files or folders, or try --demo")
     if args.save_purified and args.purify == "off":
         args.parser.error("--save-purified needs --purify on or both")
-    if args.draws > 1 and args.purify == "off":
-        args.parser.error("--draws needs --purify on or both")
     if args.images.count("-") > 1:
         args.parser.error("- (standard input) can be given only once")
     from edge_mdda.imaging import check_header
@@ -211,7 +230,7 @@ def _run_screen(args: argparse.Namespace) -> int:
         try:
             args.save_purified.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            _complain(str(args.save_purified), f"cannot make this folder ({error.strerror}): choose another")
+            complain(str(args.save_purified), f"cannot make this folder ({error.strerror}): choose another")
             return EXIT_FAILED
     names = list(_expand(args.images))
     progress = Progress(len(names))
@@ -223,7 +242,7 @@ def _run_screen(args: argparse.Namespace) -> int:
                 content = _read(name, args)
                 if screener is None:
                     check_header(content, args.limits)  # a hostile file is refused before anything large loads
-                    screener = _open_screener(args)
+                    screener = open_screener(args)
                 result = screener.screen(content, args.seed, name)
                 progress.clear()
                 _print_result(result, screener, args.json)
@@ -231,7 +250,7 @@ def _run_screen(args: argparse.Namespace) -> int:
                     _save_purified(args.save_purified, result)
             except (ImageError, MemoryError) as error:
                 progress.clear()
-                _complain("standard input" if name == "-" else name, str(error) or NO_MEMORY)
+                complain("standard input" if name == "-" else name, str(error) or NO_MEMORY)
                 failed += 1
             progress.step()
     finally:
@@ -253,7 +272,10 @@ def _save_purified(folder: Path, result: Screening) -> None:
             raise ImageError(f"the purified image cannot be written to {target}: {error}") from error
 
 
-def _open_screener(args: argparse.Namespace) -> Screener:
+def open_screener(args: argparse.Namespace) -> Screener:
+    """The screener that the options of :func:`build_parser` ask for."""
+    if args.draws > 1 and args.purify == "off":
+        args.parser.error("--draws needs --purify on or both")
     from edge_mdda.screening import Screener
 
     screener = Screener(
@@ -290,12 +312,12 @@ def _run_purify(args: argparse.Namespace) -> int:
         except ParamsError as error:
             raise ImageError(f"{error}; resize the image first") from error
     except ImageError as error:
-        _complain("standard input" if args.source == "-" else args.source, error)
+        complain("standard input" if args.source == "-" else args.source, error)
         return EXIT_FAILED
     try:
         write_png(args.target, purified)
     except ImageError as error:
-        _complain(str(args.target), error)
+        complain(str(args.target), error)
         return EXIT_FAILED
     print(f"{printable(str(args.target))}: preset {args.preset}, seed {seed}")
     return EXIT_OK
@@ -316,7 +338,7 @@ def _run_verify(args: argparse.Namespace) -> int:
         elif verdict.ok:
             print(f"{printable(str(model))}: {verdict.text}")
         else:
-            _complain(str(model), verdict.text)
+            complain(str(model), verdict.text)
     return EXIT_FAILED if failed else EXIT_OK
 
 
@@ -327,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     if sys.stdout is None:
-        _complain("standard output", "closed: the answer would be lost")
+        complain("standard output", "closed: the answer would be lost")
         return EXIT_FAILED
     if "max_megapixels" in args:
         args.limits = Limits(args.max_megapixels, args.max_megabytes)
@@ -342,14 +364,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except OSError as error:  # what a command reads or writes itself is reported there; this is standard output
-        _complain("standard output", f"cannot be written ({error.strerror}): free some space or choose another place")
+        complain("standard output", f"cannot be written ({error.strerror}): free some space or choose another place")
         sys.stdout = None  # Python would try to flush it once more
         return EXIT_FAILED
     except MemoryError:
-        _complain("memory", NO_MEMORY)
+        complain("memory", NO_MEMORY)
         return EXIT_FAILED
     except EdgeMddaError as error:
-        _complain("error", error)
+        complain("error", error)
         return EXIT_FAILED
     return status
 

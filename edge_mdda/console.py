@@ -99,3 +99,8 @@ class Progress:
         """Remove the bar, before something else is printed or at the end."""
         if self.active:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def complain(subject: str, cause: object) -> None:
+    """One line on standard error, whatever the message holds."""
+    print(f"edge-mdda: {printable(subject)}: {printable(' '.join(str(cause).split()))}", file=sys.stderr)

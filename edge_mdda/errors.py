@@ -42,5 +42,9 @@ class KernelError(EdgeMddaError):
     """No machine code for the purifier: none was found, or none that fits this machine."""
 
 
+class WatchError(EdgeMddaError):
+    """A folder that cannot be watched, or not any more; the message names it and the cause."""
+
+
 class ProfileError(EdgeMddaError):
     """A latency report that cannot be made, read or written; the message names the file and the cause."""

@@ -12,27 +12,23 @@ Inference", CVPR 2018.
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_mdda.errors import EdgeMddaError
 from edge_mdda.params import PRESETS
 from export.dataset import SIDE, LabelledImages, decode_all, iter_images, read_split
 from export.evaluate import purifier_seed
+from export.loop import Progress, StepLog, descend, follow, kept_share, require_same_run
 from export.options import Int8Options, TrainOptions
-from export.train import LOG_EVERY, Batches, file_hash, forget_after, keep_freed_memory, learning_rate
+from export.train import Batches, file_hash, keep_freed_memory, learning_rate
 
 if TYPE_CHECKING:
     import torch
 
-    from export.fake_quant import FakeQuantNet, Range
+    from export.fake_quant import Range
 
 LOGIT_WEIGHT = 0.5  # of the squared error of the logits, beside the divergence of the probabilities
 GRADIENT_CLIP = 1.0
@@ -92,7 +88,7 @@ def fit_int8(
     *,
     threads: int = 1,
     checkpoint_every: int = 25,
-    progress: Callable[[int, int, float, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Fit a checkpoint to int8 on the ``train`` split of ``data_root`` and return the new checkpoint's path.
 
@@ -136,8 +132,8 @@ def fit_int8(
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"
     stored = load_checkpoint(path) if path.exists() else None
-    if stored is not None and any(stored.get(name) != value for name, value in run.items()):
-        raise CheckpointError(f"{path}: made with other options, data or network; choose another --out or remove it")
+    if stored is not None:
+        require_same_run(stored, run, path)
 
     if stored is None:
         images = fitting_images(data, options.fit_images, options.seed)
@@ -169,53 +165,21 @@ def fit_int8(
     if stored is None:
         save(0)
     if first < options.steps:
-        forget_after(out / "log.jsonl", first)
         schedule = TrainOptions(
             steps=options.steps, batch=max(2, options.batch), lr=options.lr, purify_share=options.purify_share,
             seed=options.seed,
         )  # fmt: skip
         batches = PlainBatches(decode_all(data, SIDE, SIDE), data, schedule)
         exact = FakeQuantNet(teacher, n_float=None).eval()  # the teacher without batch norms: twice as fast
-        started, losses = time.monotonic(), []
-        with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+        with StepLog(out / "log.jsonl", first, options.steps, schedule.batch, progress) as log:
             for step, (pixels, _) in enumerate(batches.ahead(first, options.steps), start=first):
                 inputs = to_batch(pixels)
                 with torch.no_grad():
                     target = exact(inputs)
                 loss = distillation_loss(student(inputs), target)
-                losses.append(_step(optimiser, student, loss, learning_rate(step, schedule)))
-                if not math.isfinite(losses[-1]):
-                    raise EdgeMddaError(f"the loss is no number at step {step + 1}; lower --lr")
-                _follow(average, student, min(options.ema, (1 + step) / (10 + step)))
-                done = step + 1
-                if done % LOG_EVERY == 0 or done == options.steps:
-                    rate = (done - first) * len(pixels) / (time.monotonic() - started)
-                    line = {"step": done, "loss": round(float(np.mean(losses)), 5), "images_per_s": round(rate, 2)}
-                    log.write(json.dumps(line) + "\n")
-                    log.flush()
-                    losses.clear()
-                    if progress:
-                        progress(done, options.steps, line["loss"], rate)
-                if done % checkpoint_every == 0 or done == options.steps:
-                    save(done)
+                value = descend(optimiser, student, loss, learning_rate(step, schedule), GRADIENT_CLIP)
+                follow(average, student, kept_share(options.ema, step))
+                log.add(step + 1, loss=value)
+                if (step + 1) % checkpoint_every == 0 or step + 1 == options.steps:
+                    save(step + 1)
     return path
-
-
-def _step(optimiser: torch.optim.Optimizer, student: FakeQuantNet, loss: torch.Tensor, lr: float) -> float:
-    import torch
-
-    for group in optimiser.param_groups:
-        group["lr"] = lr
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_CLIP)
-    optimiser.step()
-    return loss.item()
-
-
-def _follow(average: FakeQuantNet, student: FakeQuantNet, keep: float) -> None:
-    import torch
-
-    with torch.no_grad():
-        for mean, now in zip(average.parameters(), student.parameters(), strict=True):
-            mean.lerp_(now, 1 - keep)

@@ -16,23 +16,20 @@ A. Athalye, N. Carlini, D. Wagner, "Obfuscated gradients give a false sense of s
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_mdda.errors import EdgeMddaError
 from edge_mdda.params import PRESETS
 from export.augment import RandomPurifier, colour_view
 from export.dataset import SIDE, LabelledImages, decode_all, read_split
+from export.loop import Progress, StepLog, descend, follow, kept_share, require_same_run
 from export.options import HardenOptions, TrainOptions
-from export.train import GRADIENT_CLIP, LOG_EVERY, SAMPLING_POWER, file_hash, forget_after, keep_freed_memory
+from export.train import GRADIENT_CLIP, SAMPLING_POWER, file_hash, keep_freed_memory
 from export.train import learning_rate as cosine
 
 if TYPE_CHECKING:
@@ -226,7 +223,7 @@ def harden(
     *,
     threads: int = 1,
     checkpoint_every: int = 50,
-    progress: Callable[[int, int, float, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Train a checkpoint on attacked images of the ``train`` split of ``data_root``; returns the new checkpoint.
 
@@ -255,7 +252,7 @@ def harden(
     from torch.nn import functional
 
     from export.fake_quant import FakeQuantNet
-    from export.network import CheckpointError, load_checkpoint, network_from_checkpoint, save_checkpoint
+    from export.network import load_checkpoint, network_from_checkpoint, save_checkpoint
 
     torch.set_num_threads(threads)
     network, content = network_from_checkpoint(checkpoint)
@@ -277,10 +274,7 @@ def harden(
     first = 0
     if path.exists():
         stored = load_checkpoint(path)
-        if any(stored.get(name) != value for name, value in run.items()):
-            raise CheckpointError(
-                f"{path}: made with other options, data or network; choose another --out or remove it"
-            )
+        require_same_run(stored, run, path)
         student.load_state_dict(stored["student"])
         average.load_state_dict(stored["average"])
         optimiser.load_state_dict(stored["optimiser"])
@@ -297,9 +291,7 @@ def harden(
     kept = Kept(out / "perturbations.i8", images.shape, options.seed)
     log_prior = torch.log(torch.from_numpy(visits.prior).float())
     schedule = TrainOptions(steps=options.steps, lr=options.lr)
-    forget_after(out / "log.jsonl", first)
-    started, losses, hits = time.monotonic(), [], []
-    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+    with StepLog(out / "log.jsonl", first, options.steps, options.batch, progress) as log:
         for step, visit in enumerate(visits.ahead(first, options.steps), start=first):
             targets = torch.from_numpy(data.targets[visit.chosen])
             student.requires_grad_(False)
@@ -308,43 +300,10 @@ def harden(
             student.requires_grad_(True)
             logits = student(view(attacked.round(), visit.purified))
             loss = functional.cross_entropy(logits + log_prior, targets, label_smoothing=options.label_smoothing)
-            _descend(optimiser, student, loss, cosine(step, schedule))
-            _follow(average, student, min(options.ema, (1 + step) / (10 + step)))
-            losses.append(loss.item())
-            hits.append((logits.argmax(1) == targets).float().mean().item())
-            if not math.isfinite(losses[-1]):
-                raise EdgeMddaError(f"the loss is no number at step {step + 1}; lower --lr")
-            done = step + 1
-            if done % LOG_EVERY == 0 or done == options.steps:
-                rate = (done - first) * options.batch / (time.monotonic() - started)
-                line: dict[str, Any] = {"step": done, "loss": round(float(np.mean(losses)), 4)}
-                line |= {"accuracy": round(float(np.mean(hits)), 4), "images_per_s": round(rate, 2)}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                losses.clear()
-                hits.clear()
-                if progress:
-                    progress(done, options.steps, line["loss"], rate)
-            if done % checkpoint_every == 0 or done == options.steps:
+            value = descend(optimiser, student, loss, cosine(step, schedule), GRADIENT_CLIP)
+            follow(average, student, kept_share(options.ema, step))
+            log.add(step + 1, loss=value, accuracy=(logits.argmax(1) == targets).float().mean().item())
+            if (step + 1) % checkpoint_every == 0 or step + 1 == options.steps:
                 kept.values.flush()
-                save(done)
+                save(step + 1)
     return path
-
-
-def _descend(optimiser: torch.optim.Optimizer, network: FakeQuantNet, loss: torch.Tensor, lr: float) -> None:
-    import torch
-
-    for group in optimiser.param_groups:
-        group["lr"] = lr
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_CLIP)
-    optimiser.step()
-
-
-def _follow(average: FakeQuantNet, network: FakeQuantNet, keep: float) -> None:
-    import torch
-
-    with torch.no_grad():
-        for mean, now in zip(average.parameters(), network.parameters(), strict=True):
-            mean.lerp_(now, 1 - keep)

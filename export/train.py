@@ -12,22 +12,18 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import math
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from edge_mdda.errors import EdgeMddaError
-from edge_mdda.files import replace_file
 from export.augment import RandomPurifier, random_view
 from export.dataset import SIDE, DatasetError, LabelledImages, decode_all, read_split
+from export.loop import Progress, StepLog, descend, follow, kept_share, require_same_run
 from export.options import TrainOptions
 
 SAMPLING_POWER = 0.5  # class probability ~ count ** SAMPLING_POWER
@@ -35,7 +31,6 @@ PREFETCHED_BATCHES = 3
 WARMUP_SHARE = 0.05
 FINAL_LR_SHARE = 0.02
 GRADIENT_CLIP = 2.0
-LOG_EVERY = 20  # steps
 
 
 def keep_freed_memory() -> None:
@@ -57,13 +52,6 @@ def keep_freed_memory() -> None:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, to tell whether a run is resumed with the same data."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def forget_after(log: Path, step: int) -> None:
-    """Drop what a killed run logged after its last checkpoint; it will be logged again."""
-    if log.exists():
-        kept = [line for line in log.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
-        replace_file(str(log), "".join(line + "\n" for line in kept).encode())
 
 
 class Batches:
@@ -115,7 +103,7 @@ def train(
     init: Path | None = None,
     threads: int = 1,
     checkpoint_every: int = 100,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Train on the ``train`` split of ``data_root`` and return the checkpoint's path.
 
@@ -174,8 +162,8 @@ def train(
     if path.exists():
         stored = load_checkpoint(path)
         known = asdict(TrainOptions()) | stored["options"]  # of a checkpoint from before an option existed
-        if (known, stored["init"], stored["label_hash"]) != (asdict(options), origin, label_hash):
-            raise CheckpointError(f"{path}: made with other options, data or --init; choose another --out or remove it")
+        run = {"options": asdict(options), "init": origin, "label_hash": label_hash}
+        require_same_run(stored | {"options": known}, run, path)
         network.load_state_dict(stored["network"])
         average.load_state_dict(stored["ema"])
         optimiser.load_state_dict(stored["optimiser"])
@@ -198,43 +186,18 @@ def train(
             },
         )
 
-    forget_after(out / "log.jsonl", first)
     batches = Batches(decode_all(data, SIDE, SIDE), data, options)
     log_prior = torch.log(torch.from_numpy(batches.prior).float())
-    started, losses = time.monotonic(), []
-    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+    with StepLog(out / "log.jsonl", first, options.steps, options.batch, progress) as log:
         for step, (pixels, targets) in enumerate(batches.ahead(first, options.steps), start=first):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, options)
             inputs = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()  # NHWC memory = channels_last
             logits = network(inputs)
             loss = functional.cross_entropy(
                 logits + log_prior, torch.from_numpy(targets), label_smoothing=options.label_smoothing
             )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_CLIP)
-            optimiser.step()
-            # The average follows quickly at first, else the start would weigh in for a thousand steps.
-            keep = min(options.ema, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-                    if mean.is_floating_point():
-                        mean.lerp_(now.detach(), 1 - keep)
-                    else:
-                        mean.copy_(now)
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise EdgeMddaError(f"the loss is no number at step {step + 1}; lower --lr")
-            done = step + 1
-            if done % LOG_EVERY == 0 or done == options.steps:
-                rate = (done - first) * options.batch / (time.monotonic() - started)
-                line = {"step": done, "loss": round(float(np.mean(losses)), 4), "images_per_s": round(rate, 2)}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                losses.clear()
-                if progress:
-                    progress(done, options.steps, line["loss"], rate)
-            if done % checkpoint_every == 0 or done == options.steps:
-                save(done)
+            value = descend(optimiser, network, loss, learning_rate(step, options), GRADIENT_CLIP)
+            follow(average, network, kept_share(options.ema, step))
+            log.add(step + 1, loss=value)
+            if (step + 1) % checkpoint_every == 0 or step + 1 == options.steps:
+                save(step + 1)
     return path

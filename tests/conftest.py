@@ -15,6 +15,7 @@ if str(ROOT) not in sys.path:
 
 DATA = Path(__file__).parent.parent / "../shared/data/ham10000"
 SIDE = 224  # what the classifier reads
+MADE_UP = {"train": 4, "val": 2}  # images a class of the made-up data set
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -97,3 +98,30 @@ def images() -> np.ndarray:
 
     rng = np.random.default_rng(9)
     return np.stack([tiny_networks.picture(k % 3, rng) for k in range(12)])
+
+
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory) -> Path:
+    """A data set of seven classes of drawn spots, each of its own colour."""
+    import csv
+
+    from export.dataset import CLASSES
+
+    root = tmp_path_factory.mktemp("made_up")
+    (root / "images").mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for split, n in MADE_UP.items():
+        for index, label in enumerate(CLASSES):
+            for k in range(n):
+                image = rng.normal((225, 180, 160), 4, (96, 96, 3)).clip(0, 255).astype(np.uint8)
+                colour = tuple(int(c) for c in np.array([(index * 37) % 150, (index * 91) % 150, (index * 53) % 150]))
+                cv2.circle(image, (48, 48), int(rng.integers(15, 30)), colour, -1)
+                name = f"{split}_{label}_{k}"
+                cv2.imwrite(str(root / "images" / f"{name}.png"), image[..., ::-1])
+                rows.append({"image_id": name, "dx": label, "split": split})
+    with (root / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ("image_id", "dx", "split"))
+        writer.writeheader()
+        writer.writerows(rows)
+    return root

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -19,31 +18,7 @@ from export.demo import draw
 from export.options import TrainOptions
 
 REPOSITORY = Path(__file__).parent.parent
-N_PER_CLASS = {"train": 4, "val": 2}
 TINY = TrainOptions(steps=4, batch=4, size=64, purify_share=0.5, seed=3)
-
-
-@pytest.fixture(scope="module")
-def made_up(tmp_path_factory) -> Path:
-    """Seven classes of drawn spots, each of its own colour."""
-    root = tmp_path_factory.mktemp("made_up")
-    (root / "images").mkdir()
-    rng = np.random.default_rng(0)
-    rows = []
-    for split, n in N_PER_CLASS.items():
-        for index, label in enumerate(CLASSES):
-            for k in range(n):
-                image = rng.normal((225, 180, 160), 4, (96, 96, 3)).clip(0, 255).astype(np.uint8)
-                colour = tuple(int(c) for c in np.array([(index * 37) % 150, (index * 91) % 150, (index * 53) % 150]))
-                cv2.circle(image, (48, 48), int(rng.integers(15, 30)), colour, -1)
-                name = f"{split}_{label}_{k}"
-                cv2.imwrite(str(root / "images" / f"{name}.png"), image[..., ::-1])
-                rows.append({"image_id": name, "dx": label, "split": split})
-    with (root / "labels.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ("image_id", "dx", "split"))
-        writer.writeheader()
-        writer.writerows(rows)
-    return root
 
 
 def write_labels(path: Path, text: str) -> Path:

@@ -20,19 +20,9 @@ from export.fake_quant import FakeQuantNet, grid, round_activation, round_weight
 from export.network import LesionNet, load_checkpoint, network_from_checkpoint, save_checkpoint  # noqa: E402
 from export.options import Int8Options  # noqa: E402
 from export.rounding import calibrate, descend, round_network, to_batch  # noqa: E402
+from tests.tiny_networks import settle  # noqa: E402
 
 TINY = Int8Options(fit_images=2, steps=2, batch=2, lr=1e-4, seed=3)
-
-
-def settle(network: LesionNet, images: np.ndarray) -> LesionNet:
-    """Give the batch norms the statistics of the images, so that activations have natural sizes."""
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    network.train()
-    with torch.no_grad():
-        network(to_batch(images))
-    return network.eval()
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,17 @@ COLOURS = ((225, 190, 170), (90, 60, 50), (200, 60, 60))
 MEAN, STD = (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)
 
 
+def settle(network: nn.Module, images: np.ndarray) -> nn.Module:
+    """Give the batch norms the statistics of ``(n, h, w, 3)`` uint8 images, so that activations have natural sizes."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    network.train()
+    with torch.no_grad():
+        network(torch.from_numpy(images).permute(0, 3, 1, 2).float())
+    return network.eval()
+
+
 class TinyNet(nn.Module):
     """Normalised NCHW pictures to logits: strided stem with even padding, depthwise, residual, pooling, linear."""
 

@@ -33,10 +33,15 @@ __all__ = [
 RUNTIMES = {"onnx": ".onnx", "tflite": ".tflite"}
 """Runtime names and the suffix of the files that each one runs."""
 
+MODELS_SETTING, RUNTIME_SETTING = "EDGE_MDDA_MODELS", "EDGE_MDDA_RUNTIME"
+"""Environment variables: a folder with the models to use in place of the built-in ones, at most one for each runtime;
+and the runtime to use where none is named."""
+
 BUILT_IN: Path
 """The built-in model; the same network for LiteRT lies beside it, see :func:`built_in`."""
 
-BUILT_IN_MODELS = {"standard": "lesion-lite0-int8", "hardened": "lesion-lite0-hardened-int8"}
+HARDENED = "hardened"
+BUILT_IN_MODELS = {"standard": "lesion-lite0-int8", HARDENED: "lesion-lite0-hardened-int8"}
 """Names that stand for a model file, and its stem: the default, and one that was trained against attackers who know
 the purifier; it is less accurate on untouched images."""
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models")
@@ -61,7 +66,15 @@ class Classifier(Protocol):
 
 
 def built_in(runtime: str | None = None, name: str = "standard") -> Path:
-    """A built-in model's file for a runtime; ONNX Runtime's by default."""
+    """A built-in model's file for a runtime; by default for that in ``EDGE_MDDA_RUNTIME``, else ONNX Runtime.
+
+    Where ``EDGE_MDDA_MODELS`` names a folder, the model in it.
+
+    Raises
+    ------
+    ModelError
+        That folder holds no model, or several, for the runtime; or ``EDGE_MDDA_RUNTIME`` names none.
+    """
     from pathlib import Path  # here: a screening does without it, and without the 0.8 MB that it takes
 
     return Path(model_path(name, runtime))
@@ -70,11 +83,30 @@ def built_in(runtime: str | None = None, name: str = "standard") -> Path:
 def model_path(model: str | Path | None = None, runtime: str | None = None) -> str:
     """The file of a model that is given by name or path; ``standard`` where none is.
 
-    A file that is called like a built-in model can be given as ``./standard``.
+    A file that is called like a built-in model can be given as ``./standard``. See :func:`built_in` for the settings
+    that decide where a name leads.
     """
     text = "standard" if model is None else os.fspath(model)
-    stem = BUILT_IN_MODELS.get(text)
-    return text if stem is None else os.path.join(_FOLDER, stem + RUNTIMES.get(runtime or "onnx", RUNTIMES["onnx"]))
+    return _built_in(text, runtime) if text in BUILT_IN_MODELS else text
+
+
+def _built_in(name: str, runtime: str | None) -> str:
+    chosen = runtime or os.environ.get(RUNTIME_SETTING) or "onnx"
+    if runtime is None and chosen not in RUNTIMES:
+        raise ModelError(f"{RUNTIME_SETTING} must be one of {', '.join(RUNTIMES)}, not {chosen!r}")
+    suffix = RUNTIMES.get(chosen, RUNTIMES["onnx"])
+    folder = os.environ.get(MODELS_SETTING)
+    if not folder:
+        return os.path.join(_FOLDER, BUILT_IN_MODELS[name] + suffix)
+    try:
+        there = [file for file in os.listdir(folder) if file.endswith(suffix)]
+    except OSError as error:
+        raise ModelError(f"{folder} ({MODELS_SETTING}): cannot be read ({error.strerror})") from error
+    found = [file for file in there if (HARDENED in file) == (name == HARDENED)]
+    if len(found) != 1:
+        kind = f"'{HARDENED}' model" if name == HARDENED else "model"
+        raise ModelError(f"{folder} ({MODELS_SETTING}): expected one {kind} ending in {suffix}, found {len(found)}")
+    return os.path.join(folder, found[0])
 
 
 def open_classifier(
@@ -91,7 +123,7 @@ def open_classifier(
         ``.onnx`` or ``.tflite`` with ``<same name>.json`` beside it, or a name of ``BUILT_IN_MODELS``.
         Default: the standard built-in model.
     runtime : {'onnx', 'tflite'}, optional
-        Default: by the file's suffix.
+        Default: by the file's suffix, or for the built-in model ``EDGE_MDDA_RUNTIME``.
     threads : int
         Threads of the runtime.
     provider : {'cpu', 'cuda', 'tensorrt', 'auto'}

@@ -1,0 +1,117 @@
+"""``python -m benchmarks.robustness choose-defences``: how strong should each competitor be?
+
+Each candidate of :data:`CANDIDATES` is judged on ``val`` (up to 20 images a class): balanced accuracy of the float
+network on clean images and under gray-box PGD with 10 steps at 4/255. The best mean of both is the default in
+:mod:`benchmarks.robustness.defences`; the MDDA presets were chosen by their own search. No image of ``test`` took part.
+TABLE
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.robustness import defences
+from benchmarks.robustness.defences import Apply
+
+BATCH = 16
+CANDIDATES: dict[str, tuple[Callable[..., Apply], tuple[dict[str, Any], ...]]] = {
+    "none": (defences.none, ({},)),
+    "bdr": (defences.bdr, tuple({"bits": bits} for bits in (2, 3, 4, 5))),
+    "sr": (defences.sr, tuple({"sigma": sigma} for sigma in (None, 4.0, 8.0, 12.0, 16.0))),
+    "nrp": (defences.nrp, tuple({"passes": passes} for passes in (1, 2, 3))),
+    "jpeg": (defences.jpeg, tuple({"quality": quality} for quality in (10, 20, 30, 40, 50, 60, 75))),
+    "median": (defences.median, tuple({"side": side} for side in (3, 5, 7, 9, 11))),
+    "gaussian": (defences.gaussian, tuple({"sigma": sigma} for sigma in (0.7, 1.0, 1.5, 2.0, 2.5, 3.0))),
+    "nlm": (defences.nlm, tuple({"strength": strength} for strength in (4.0, 6.0, 8.0, 12.0, 16.0))),
+    "tvm": (
+        defences.tvm,
+        tuple({"kept": kept, "lam": lam} for kept, lam in ((0.5, 5.0), (0.5, 8.0), (0.5, 12.0), (0.8, 8.0))),
+    ),
+    "rof": (defences.rof, tuple({"lam": lam} for lam in (5.0, 7.0, 10.0, 14.0, 20.0))),
+    **{f"mdda_{name}": (defences.mdda, ({"preset": name},)) for name in defences.PRESETS},
+}
+EXAMPLES = """\
+examples:
+  python -m benchmarks.robustness choose-defences runs/stage3/checkpoint.pt
+  python -m benchmarks.robustness choose-defences runs/stage3/checkpoint.pt jpeg rof --json out.json
+"""
+
+
+def best(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The row with the best mean of each defence; the first of equals."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["defence"] not in chosen or row["mean"] > chosen[row["defence"]]["mean"]:
+            chosen[row["defence"]] = row
+    return chosen
+
+
+def _choose(args: argparse.Namespace) -> int:
+    from benchmarks import presets
+    from export.evaluate import TorchClassifier, purifier_seed, write_json
+    from export.metrics import balanced_accuracy
+    from export.train import keep_freed_memory
+
+    keep_freed_memory()
+    classifier = TorchClassifier(args.checkpoint)
+    data = presets.balanced_subset(presets.read_split(args.data, "val"), args.per_class)
+    clean = presets.decode_all(data, presets.SIDE, presets.SIDE)
+    attacked = presets.pgd(presets.gray_box(classifier.network), clean, data.targets, seed=0)
+    seeds = [purifier_seed(path, 0) for path in data.paths]
+
+    def judge(apply: Apply, images: np.ndarray) -> float:
+        views = np.stack([apply(image, seed) for image, seed in zip(images, seeds, strict=True)])
+        found = [classifier.predict(views[n : n + BATCH]) for n in range(0, len(views), BATCH)]
+        return balanced_accuracy(data.targets, np.concatenate(found).argmax(1), len(data.labels))
+
+    rows: list[dict[str, Any]] = []
+    print("| defence | parameters | clean | attacked | mean |\n| --- | --- | --- | --- | --- |")
+    for name in args.names or CANDIDATES:
+        make, candidates = CANDIDATES[name]
+        for options in candidates:
+            apply = make(**options)
+            scores = judge(apply, clean), judge(apply, attacked)
+            rows.append(
+                {"defence": name, "parameters": options}
+                | dict(zip(("clean", "attacked", "mean"), (*scores, sum(scores) / 2), strict=True))
+            )
+            text = ", ".join(f"{key} {value}" for key, value in options.items()) or "-"
+            print(f"| {name} | {text} | {scores[0]:.3f} | {scores[1]:.3f} | {sum(scores) / 2:.3f} |", flush=True)
+    for name, row in best(rows).items():
+        print(f"{name}: {row['parameters']}")
+    if args.json:
+        write_json(
+            args.json,
+            {
+                "n": len(data),
+                "split": "val",
+                "attack": f"pgd{presets.STEPS}, eps {presets.EPSILON:g} of 255, knows the network and not the defence",
+                "checkpoint_sha256": classifier.manifest.sha256,
+                "rows": rows,
+            },
+        )
+    return 0
+
+
+def add_command(subparsers: Any) -> None:
+    """Register ``choose-defences``; its function is in ``execute``."""
+    parser = subparsers.add_parser(
+        "choose-defences",
+        help="how strong each competing defence should be, on val",
+        description=__doc__.split("\n\n")[1],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", type=Path, help="checkpoint.pt of python -m export train")
+    parser.add_argument("names", nargs="*", metavar="DEFENCE", help=f"of {', '.join(CANDIDATES)} (default: all)")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data/ham10000"), metavar="DIR", help="(%(default)s)"
+    )
+    parser.add_argument("--per-class", type=int, default=20, metavar="N", help="images a class (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
+    parser.set_defaults(execute=_choose)

@@ -1,0 +1,269 @@
+"""What the figures show, taken from the JSON of ``run`` and ``tune``: plain lists and arrays, no drawing.
+
+Keys that are read, from one file or several:
+
+``rows``
+    Of ``run``: ``{network, knows, attack, made_on, eps, defence, n, balanced_accuracy, balanced_accuracy_ci,
+    confusion}``, and ``classes``, the labels of ``confusion``'s rows (truth) and columns (answer).
+``confusions``
+    The same rows with ``confusion`` alone, for a file whose ``rows`` have none.
+``defences``
+    ``{name: {label}}``; names stand for themselves without it.
+``reliability``
+    ``{name: {confidence: [0..1, ...], correct: [bool, ...]}}`` or ``{name: {bins: [{confidence, accuracy, count},
+    ...]}}``, for example with the names ``before`` and ``after``.
+``draws``
+    ``[{series, draws, balanced_accuracy, balanced_accuracy_ci}, ...]``; ``series`` and the interval may be missing.
+``pareto``
+    ``[{clean, attacked, ms, name}, ...]``; ``name`` only where a point is a preset.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.robustness.errors import RobustnessError
+from export.metrics import CALIBRATION_BINS
+
+KEYS = ("rows", "confusions", "reliability", "draws", "pareto")
+CLEAN = "clean"
+MAX_JSON_BYTES = 64 << 20
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Balanced accuracy of one defence against eps (grey levels of 255), with its 95 % interval."""
+
+    defence: str
+    eps: list[float]
+    value: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The curves of one kind of attacker."""
+
+    knows: str
+    attack: str
+    made_on: str
+    n: int
+    curves: list[Curve]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts ``(n_classes, n_classes)``, a row for each true class, and the same divided by the row's sum."""
+
+    label: str
+    counts: np.ndarray
+    shares: np.ndarray
+
+
+def read(paths: Iterable[Path]) -> dict[str, Any]:
+    """The files' contents in one; of a key in several files the last one counts.
+
+    Raises
+    ------
+    RobustnessError
+        A file is missing, too large, no JSON, no object, or holds nothing of what is drawn.
+    """
+    content: dict[str, Any] = {}
+    for path in paths:
+        try:
+            if path.stat().st_size > MAX_JSON_BYTES:
+                raise RobustnessError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB; name the JSON of a run")
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RobustnessError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise RobustnessError(f"{path}: not JSON; name what --json of a run has written") from error
+        if not isinstance(found, dict) or not any(key in found for key in KEYS):
+            raise RobustnessError(f"{path}: holds none of {', '.join(KEYS)}; name what --json of a run has written")
+        content |= found
+    return content
+
+
+def networks(content: Row) -> list[str]:
+    """Networks in the rows, in their order."""
+    return list(dict.fromkeys(row["network"] for row in (*_rows(content), *content.get("confusions", []))))
+
+
+def label_of(content: Row, defence: str) -> str:
+    """A defence's label."""
+    return content.get("defences", {}).get(defence, {}).get("label", defence)
+
+
+def confusions(
+    content: Row, network: str, attack: str, eps: float, defences: Sequence[str], knows: str = "gray"
+) -> list[Confusion]:
+    """Confusion matrices of one attack behind these defences; those that the run did not judge are left out."""
+    wanted = {"network": network, "attack": attack, "eps": eps, "knows": knows}
+    found: dict[str, np.ndarray] = {}
+    for row in (*content.get("confusions", []), *_rows(content)):
+        if row.get("confusion") is not None and all(row.get(key) == value for key, value in wanted.items()):
+            found[row["defence"]] = np.array(row["confusion"], np.int64)
+    chosen = []
+    for defence in defences:
+        if defence in found:
+            counts = found[defence]
+            if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+                raise RobustnessError(f"confusion of {defence}: expected a square of counts, got {counts.shape}")
+            sums = counts.sum(1, keepdims=True)
+            shares = np.divide(counts, sums, out=np.zeros(counts.shape), where=sums > 0)
+            chosen.append(Confusion(label_of(content, defence), counts, shares))
+    return chosen
+
+
+def attacks_with_curves(content: Row, network: str) -> list[str]:
+    """Gray-box attacks that were run at two strengths or more."""
+    strengths: dict[str, set[float]] = {}
+    for row in _rows(content):
+        if row["network"] == network and row["knows"] == "gray" and row["attack"] != CLEAN:
+            strengths.setdefault(row["attack"], set()).add(row["eps"])
+    return [attack for attack, eps in strengths.items() if len(eps) > 1]
+
+
+def panels(content: Row, network: str, attack: str, defences: Sequence[str]) -> list[Panel]:
+    """Curves of a gray-box attack, of the same attack from another network, and of the adaptive attacker.
+
+    Of several other networks the one is taken that hurts the undefended network most at the largest eps; an attack
+    that was not run from another network is replaced by the first one that was.
+    """
+    rows = [row for row in _rows(content) if row["network"] == network]
+    chosen = [_panel(rows, "gray", attack, None, defences)]
+    transfer = [row for row in rows if row["knows"] == "transfer"]
+    if transfer:
+        same = [row for row in transfer if row["attack"] == attack] or transfer
+        name = same[0]["attack"]
+        same = [row for row in same if row["attack"] == name]
+        chosen.append(_panel(rows, "transfer", name, _most_harmful(same), defences))
+    adaptive = [row for row in rows if row["knows"] == "adaptive"]
+    if adaptive:
+        chosen.append(_panel(rows, "adaptive", adaptive[0]["attack"], None, defences))
+    return [panel for panel in chosen if panel.curves]
+
+
+def _most_harmful(rows: Sequence[Row]) -> str | None:
+    strongest = max(row["eps"] for row in rows)
+    rows = [row for row in rows if row["eps"] == strongest]
+    bare = [row for row in rows if row["defence"] == "none"] or rows
+    return min(bare, key=lambda row: row["balanced_accuracy"]).get("made_on")
+
+
+def _panel(rows: Sequence[Row], knows: str, attack: str, made_on: str | None, defences: Sequence[str]) -> Panel:
+    own = [
+        row
+        for row in rows
+        if row["knows"] == knows and row["attack"] == attack and made_on in (None, row.get("made_on"))
+    ]
+    n = max((row.get("n", 0) for row in own), default=0)
+    curves = []
+    for defence in defences:
+        points = [row for row in own if row["defence"] == defence]
+        if not points:
+            continue
+        # Clean accuracy on other images than the attacked ones would bend the curve for no reason.
+        points += [
+            row
+            for row in rows
+            if row["attack"] == CLEAN and row["defence"] == defence and row.get("n", 0) == points[0].get("n", 0)
+        ][:1]
+        points.sort(key=lambda row: row["eps"])
+        values = [float(row["balanced_accuracy"]) for row in points]
+        intervals = [
+            row.get("balanced_accuracy_ci") or (value, value) for row, value in zip(points, values, strict=True)
+        ]
+        curves.append(
+            Curve(
+                defence,
+                [float(row["eps"]) for row in points],
+                values,
+                [float(low) for low, _ in intervals],
+                [float(high) for _, high in intervals],
+            )
+        )
+    return Panel(knows, attack, made_on or "", n, curves)
+
+
+def reliability_bins(
+    confidence: Sequence[float], correct: Sequence[bool], n_bins: int = CALIBRATION_BINS
+) -> list[dict[str, float]]:
+    """``{confidence, accuracy, count}`` of each equal-width bin that holds an answer.
+
+    Raises
+    ------
+    RobustnessError
+        The lists differ in length, or a confidence is not within 0 and 1.
+    """
+    sure, right = np.asarray(confidence, float), np.asarray(correct, float)
+    if sure.shape != right.shape or sure.ndim != 1:
+        raise RobustnessError(f"reliability: {sure.size} confidences for {right.size} outcomes; give one each")
+    if not ((sure >= 0) & (sure <= 1)).all():
+        raise RobustnessError("reliability: a confidence is not within 0 and 1")
+    bins = np.minimum((sure * n_bins).astype(int), n_bins - 1)
+    return [
+        {
+            "confidence": float(sure[bins == b].mean()),
+            "accuracy": float(right[bins == b].mean()),
+            "count": int((bins == b).sum()),
+        }
+        for b in np.unique(bins)
+    ]
+
+
+def reliability(content: Row) -> dict[str, list[dict[str, float]]]:
+    """Bins of each named set of answers."""
+    return {
+        name: part["bins"] if "bins" in part else reliability_bins(part["confidence"], part["correct"])
+        for name, part in content.get("reliability", {}).items()
+    }
+
+
+def calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
+    """Expected calibration error of bins."""
+    total = sum(b["count"] for b in bins)
+    return sum(abs(b["confidence"] - b["accuracy"]) * b["count"] for b in bins) / total if total else float("nan")
+
+
+def draw_curves(content: Row) -> list[Curve]:
+    """Balanced accuracy against the number of draws, a curve a series; ``eps`` holds the draws."""
+    series: dict[str, list[Row]] = {}
+    for row in content.get("draws", []):
+        series.setdefault(str(row.get("series", "")), []).append(row)
+    curves = []
+    for name, rows in series.items():
+        rows = sorted(rows, key=lambda row: row["draws"])
+        bands = [row.get("balanced_accuracy_ci") or (row["balanced_accuracy"],) * 2 for row in rows]
+        curves.append(
+            Curve(
+                name,
+                [float(row["draws"]) for row in rows],
+                [float(row["balanced_accuracy"]) for row in rows],
+                [float(low) for low, _ in bands],
+                [float(high) for _, high in bands],
+            )
+        )
+    return curves
+
+
+def pareto_front(points: Sequence[Row]) -> list[bool]:
+    """Whether no other point is as good in ``clean``, ``attacked`` and ``ms``, and better in one of them."""
+    values = [(-float(p["clean"]), -float(p["attacked"]), float(p["ms"])) for p in points]
+
+    def dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+        return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+
+    return [not any(dominates(other, value) for other in values) for value in values]
+
+
+def _rows(content: Row) -> list[Row]:
+    return content.get("rows", [])

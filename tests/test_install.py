@@ -1,0 +1,401 @@
+"""``deploy/install.sh`` for real: installs, refuses, goes back by itself, and is killed at every step."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nacl")
+pytest.importorskip("installer")
+
+from bundles import OTHER_SEED, Place, public_key, tiny
+
+from deploy.bundle import HERE
+
+STEPS = re.findall(r"(?:^ *|&& )step ([a-z]+)", (HERE / "install.sh").read_text(), re.MULTILINE)
+AFTER_SWITCH = ["switched", "restarted", "healthy", "previous", "confirmed", "pruned"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> dict[str, Path]:
+    """Tiny bundles and keys by name."""
+    folder = tmp_path_factory.mktemp("store")
+    return {
+        "1": tiny(folder, "1.0"),
+        "2": tiny(folder, "2.0"),
+        "selftest": tiny(folder, "3.0", bad="selftest"),
+        "health": tiny(folder, "4.0", bad="health"),
+        "foreign": tiny(folder, "5.0", seed=OTHER_SEED),
+        "key": public_key(folder),
+        "other key": public_key(folder, OTHER_SEED),
+    }
+
+
+@pytest.fixture(scope="module")
+def base(store, tmp_path_factory) -> tuple[Path, Path]:
+    """A prefix with version 1, and a copy to restore it from."""
+    prefix = tmp_path_factory.mktemp("board") / "edge-mdda"
+    done = Place(prefix).install_sh(store["1"], "--pubkey", store["key"])
+    assert done.returncode == 0, done.stderr
+    kept = prefix.with_name("kept")
+    shutil.copytree(prefix, kept, symlinks=True)
+    return prefix, kept
+
+
+@pytest.fixture
+def place(base) -> Place:
+    """A board that runs version 1."""
+    prefix, kept = base
+    shutil.rmtree(prefix, ignore_errors=True)
+    shutil.copytree(kept, prefix, symlinks=True)
+    return Place(prefix)
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The single line of a refusal."""
+    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("edge-mdda: "), done.stderr
+    return lines[0]
+
+
+# -- the ways that end well ----------------------------------------------------------------------------
+
+
+def test_install_update_rollback_uninstall(place, store):
+    assert place.answer() == "1.0 tflite"
+    done = place.install_sh(store["2"])
+    assert done.returncode == 0, done.stderr
+    assert "never a diagnosis" in done.stdout
+    assert place.answer() == "2.0 tflite"
+    status = place.status()
+    assert (status["version"], status["confirmed"], len(status["releases"])) == ("2.0", True, 2)
+    assert status["previous"].startswith("1.0-")
+    assert place.install_sh("rollback").returncode == 0
+    assert place.answer() == "1.0 tflite"
+    assert place.status()["previous"].startswith("2.0-")
+    assert place.install_sh("uninstall").returncode == 0
+    assert sorted(path.name for path in place.prefix.rglob("*")) == ["edge-mdda.env", "etc", "trusted.pub"]
+    assert "no release" not in place.install_sh("status").stdout
+    assert place.install_sh(store["1"]).returncode == 0  # the key is still trusted
+    assert place.install_sh("uninstall", "--purge").returncode == 0
+    assert not place.prefix.exists()
+
+
+def test_installing_again_changes_nothing(place, store):
+    before = place.status()
+    inode = (place.prefix / "releases" / before["current"]).stat().st_ino
+    done = place.install_sh(store["1"])
+    assert done.returncode == 0, done.stderr
+    assert place.status() == before
+    assert (place.prefix / "releases" / before["current"]).stat().st_ino == inode
+    assert not place.leftovers()
+
+
+def test_only_the_last_two_releases_stay(place, store, tmp_path):
+    assert place.install_sh(store["2"]).returncode == 0
+    assert place.install_sh(tiny(tmp_path, "6.0")).returncode == 0
+    assert [name.split("-")[0] for name in place.status()["releases"]] == ["2.0", "6.0"]
+
+
+def test_a_damaged_running_release_is_installed_anew_beside(place, store):
+    current = place.status()["current"]
+    (place.prefix / "releases" / current / "models" / "bad.txt").write_text("selftest")
+    done = place.install_sh(store["1"])
+    assert done.returncode == 0, done.stderr
+    assert place.status()["current"] == f"{current}.2"
+    assert place.answer() == "1.0 tflite"
+
+
+@pytest.mark.parametrize("shell", ["dash", "busybox sh", "bash --posix"])
+def test_from_the_unpacked_folder_with_the_simplest_words(shell, store, tmp_path):
+    if not shutil.which(shell.split()[0]):
+        pytest.skip(f"no {shell.split()[0]} here")
+    subprocess.run(["tar", "xf", store["1"]], cwd=tmp_path, check=True)
+    place = Place(tmp_path / "board", shell)
+    script = next(tmp_path.glob("edge-mdda-*")) / "install.sh"
+    done = place.install_sh("--pubkey", store["key"], script=script)
+    assert done.returncode == 0, done.stderr
+    assert place.answer() == "1.0 tflite"
+
+
+def test_the_installed_installer_updates(place, store):
+    command = [place.prefix / "bin/edge-mdda-install", store["2"], "--python", sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert place.answer() == "2.0 tflite"
+
+
+def test_for_one_user(store, tmp_path):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("EDGE_MDDA_", "XDG_"))}
+    command = ["sh", HERE / "install.sh", store["1"], "--user", "--pubkey", store["key"], "--python", sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**clean, "HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    link = tmp_path / ".local/bin/edge-mdda"
+    assert subprocess.run([link, "version"], capture_output=True, text=True, check=True).stdout == "1.0 tflite\n"
+    assert (tmp_path / ".local/share/edge-mdda/current").is_symlink()
+
+
+def test_settings_go_before_the_boards_and_stay(place, store):
+    settings = place.prefix / "etc/edge-mdda.env"
+    settings.write_text("# mine\nEDGE_MDDA_RUNTIME=onnx\nEDGE_MDDA_$(touch /tmp/x)=1\nPATH=/nowhere\n")
+    assert place.answer() == "1.0 onnx"
+    assert place.install_sh(store["2"]).returncode == 0
+    assert place.answer() == "2.0 onnx"
+    command = [place.prefix / "bin/edge-mdda", "version"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "EDGE_MDDA_RUNTIME": "tflite"})
+    assert done.stdout == "2.0 tflite\n"
+
+
+# -- who is trusted -------------------------------------------------------------------------------------
+
+
+def test_without_a_key_the_fingerprint_is_shown_and_nothing_done(store, tmp_path):
+    place = Place(tmp_path / "board")
+    line = one_line(place.install_sh(store["1"]))
+    shown = re.search(r"SHA256:[0-9a-f]{64}", line)
+    assert shown and "--pubkey" in line
+    assert not list((place.prefix / "releases").iterdir())
+    wrong = "SHA256:" + "0" * 64
+    assert shown[0] in one_line(place.install_sh(store["1"], "--trust-fingerprint", wrong))
+    assert place.install_sh(store["1"], "--trust-fingerprint", shown[0]).returncode == 0
+    assert place.status()["trusted"] == [shown[0]]
+
+
+def test_an_update_by_another_key_is_refused(place, store):
+    assert "another key" in one_line(place.install_sh(store["foreign"]))
+    assert "another key" in one_line(place.install_sh(store["foreign"], "--pubkey", store["other key"]))
+    assert place.answer() == "1.0 tflite"
+    assert not place.leftovers()
+
+
+def changed_stage(store, tmp_path: Path) -> Path:
+    subprocess.run(["tar", "xf", store["2"]], cwd=tmp_path, check=True)
+    return next(tmp_path.glob("edge-mdda-*"))
+
+
+def test_bad_signature(place, store, tmp_path):
+    stage = changed_stage(store, tmp_path)
+    signature = bytearray((stage / "SHA256SUMS.sig").read_bytes())
+    signature[5] ^= 1
+    (stage / "SHA256SUMS.sig").write_bytes(signature)
+    assert "signature does not hold" in one_line(place.install_sh(stage))
+    assert place.answer() == "1.0 tflite"
+
+
+@pytest.mark.parametrize("name", ["install.sh", "config.env", "manifest.json", "setup/helper.py"])
+def test_an_altered_file_is_refused(place, store, tmp_path, name):
+    stage = changed_stage(store, tmp_path)
+    with (stage / name).open("ab") as file:
+        file.write(b"\n")
+    assert f"{name}: is damaged or was altered" in one_line(place.install_sh(stage))
+    assert not place.leftovers()
+
+
+def test_a_file_too_many_one_too_few_and_a_link_are_refused(place, store, tmp_path):
+    stage = changed_stage(store, tmp_path)
+    (stage / "wheels/more.whl").write_bytes(b"x")
+    assert "wheels/more.whl: is not in the signed list" in one_line(place.install_sh(stage))
+    (stage / "wheels/more.whl").unlink()
+    (stage / "config.env").rename(tmp_path / "config.env")
+    assert "config.env: is missing" in one_line(place.install_sh(stage))
+    (stage / "config.env").symlink_to(tmp_path / "config.env")
+    assert "neither a file nor a folder" in one_line(place.install_sh(stage))
+    assert place.answer() == "1.0 tflite"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.97, 0.9999])
+def test_a_truncated_archive_is_refused(place, store, tmp_path, share):
+    whole = store["2"].read_bytes()
+    cut = tmp_path / "cut.tar.gz"
+    cut.write_bytes(whole[: int(len(whole) * share)])
+    assert re.search("damaged|cut off|not a whole one", one_line(place.install_sh(cut)))
+    assert place.answer() == "1.0 tflite"
+    assert not place.leftovers()
+
+
+# -- the wrong board, the full disk -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ({"arch": "riscv64"}, "this machine is"),
+        ({"cpu": "cortex-x", "cpu_parts": ["0xfff"]}, "--force-board"),
+        ({"python": "3.99"}, "needs Python 3.99"),
+        ({"glibc": "2.99"}, "needs glibc 2.99"),
+        ({"installed_bytes": 10**15}, "MB are needed"),
+        ({"format": 2}, "format 2"),
+    ],
+)
+def test_a_bundle_that_does_not_fit_is_refused(place, tmp_path, manifest, words):
+    assert words in one_line(place.install_sh(tiny(tmp_path, "7.0", **manifest)))
+    assert place.answer() == "1.0 tflite"
+    assert not place.leftovers()
+
+
+def test_another_cpu_by_force(place, tmp_path):
+    archive = tiny(tmp_path, "7.0", cpu_parts=["0xfff"])
+    assert place.install_sh(archive, "--force-board").returncode == 0
+    assert place.answer() == "7.0 tflite"
+
+
+def test_a_full_disk_leaves_the_old_release(store, tmp_path):
+    mounted = tmp_path / "card"
+    mounted.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(mounted)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs root, to mount a small file system")
+    try:
+        place = Place(mounted / "edge-mdda")
+        assert place.install_sh(store["1"], "--pubkey", store["key"]).returncode == 0
+        filler = mounted / "filler"
+        for left in (40_000, 150_000, 400_000):  # bytes: it gives up at another place each time
+            free = shutil.disk_usage(mounted).free
+            filler.write_bytes(b"\0" * max(0, free - left))
+            done = place.install_sh(store["2"], "--no-space-check")
+            assert done.returncode == 1, (left, done.stdout)
+            assert "No space left" in done.stderr
+            filler.unlink()
+            assert place.answer() == "1.0 tflite"
+        assert place.install_sh(store["2"]).returncode == 0
+        assert place.answer() == "2.0 tflite"
+        assert not place.leftovers()
+    finally:
+        subprocess.run(["umount", "-l", str(mounted)], check=False)
+
+
+# -- going back by itself ---------------------------------------------------------------------------------
+
+
+def test_a_failed_self_test_switches_nothing(place, store):
+    done = place.install_sh(store["selftest"])
+    assert done.returncode == 1
+    assert "self-test failed" in done.stderr
+    assert place.answer() == "1.0 tflite"
+    assert [name.split("-")[0] for name in place.status()["releases"]] == ["1.0"]
+
+
+def test_an_unhealthy_release_is_rolled_back(place, store):
+    done = place.install_sh(store["health"])
+    assert done.returncode == 1
+    assert "is in force again" in done.stderr
+    assert place.answer() == "1.0 tflite"
+    assert place.status()["confirmed"] is True
+    assert [name.split("-")[0] for name in place.status()["releases"]] == ["1.0"]
+
+
+def test_an_unhealthy_first_release_leaves_none(store, tmp_path):
+    place = Place(tmp_path / "board")
+    assert place.install_sh(store["health"], "--pubkey", store["key"]).returncode == 1
+    assert place.status()["current"] is None
+    assert place.install_sh(store["1"], "--pubkey", store["key"]).returncode == 0
+
+
+def test_a_release_that_rots_before_its_health_check_is_left_again(place, store):
+    """Killed right after the switch; then the card loses a part of the new release."""
+    assert place.install_sh(store["2"], EDGE_MDDA_INSTALL_STOP_AT="switched").returncode == -9
+    status = place.status()
+    assert (status["version"], status["confirmed"]) == ("2.0", False)
+    (place.prefix / "current/models/bad.txt").write_text("selftest")
+    done = place.install_sh(store["1"])
+    assert done.returncode == 0, done.stderr
+    assert "is not healthy: going back" in done.stdout
+    assert place.answer() == "1.0 tflite"
+
+
+# -- kill -9 at every step --------------------------------------------------------------------------------
+
+
+def test_every_step_is_known():
+    assert len(STEPS) == len(set(STEPS)) == 15
+    assert set(AFTER_SWITCH) < set(STEPS)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_a_step_the_board_still_screens_and_the_next_try_succeeds(place, store, step):
+    done = place.install_sh(store["2"], EDGE_MDDA_INSTALL_STOP_AT=step)
+    assert done.returncode == -9, (done.stdout, done.stderr)
+    assert place.answer() == ("2.0 tflite" if step in AFTER_SWITCH else "1.0 tflite")
+    done = place.install_sh(store["2"])
+    assert done.returncode == 0, done.stderr
+    assert place.answer() == "2.0 tflite"
+    status = place.status()
+    assert status["confirmed"] is True
+    assert status["previous"].startswith("1.0-")
+    assert not place.leftovers()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_first_installation_killed_at_a_step_succeeds_when_repeated(store, tmp_path, step):
+    place = Place(tmp_path / "board")
+    assert place.install_sh(store["1"], "--pubkey", store["key"], EDGE_MDDA_INSTALL_STOP_AT=step).returncode == -9
+    done = place.install_sh(store["1"], "--pubkey", store["key"])
+    assert done.returncode == 0, done.stderr
+    assert place.answer() == "1.0 tflite"
+    assert not place.leftovers()
+
+
+def test_killed_while_it_rolls_back(place, store):
+    assert place.install_sh(store["2"]).returncode == 0
+    for step in ("pending", "switched", "healthy"):
+        assert place.install_sh("rollback", EDGE_MDDA_INSTALL_STOP_AT=step).returncode == -9
+        assert place.answer() in ("1.0 tflite", "2.0 tflite")
+        assert place.install_sh(store["2"]).returncode == 0
+        assert place.answer() == "2.0 tflite"
+        assert place.status()["previous"].startswith("1.0-")
+
+
+# -- two at once ------------------------------------------------------------------------------------------
+
+
+def test_a_second_installer_is_refused_while_one_runs(place, store):
+    with (place.prefix / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another installation is running" in one_line(place.install_sh(store["2"]))
+        assert "another installation is running" in one_line(place.install_sh("uninstall"))
+    assert place.install_sh(store["2"]).returncode == 0
+
+
+def test_two_installers_at_once(place, store):
+    command = ["sh", HERE / "install.sh", store["2"], "--prefix", place.prefix, "--python", sys.executable]
+    pair = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [(process.communicate()[1], process.returncode) for process in pair]
+    assert sorted(status for _, status in ends) in ([0, 0], [0, 1]), ends
+    assert all("another installation is running" in text for text, status in ends if status)
+    assert place.answer() == "2.0 tflite"
+    assert place.status()["previous"].startswith("1.0-")
+    assert not place.leftovers()
+
+
+# -- usage --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--nonsense"], ["--pubkey"], ["install", "rollback"], ["rollback", "x.tar.gz"], ["--prefix", "/tmp/a b"], []],
+)
+def test_wrong_usage_costs_one_line(arguments):
+    done = subprocess.run(["sh", HERE / "install.sh", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_help_has_examples_and_says_what_it_is_not():
+    done = subprocess.run(["sh", HERE / "install.sh", "--help"], capture_output=True, text=True, check=True)
+    assert "examples:" in done.stdout
+    assert "never a diagnosis" in done.stdout
+
+
+def test_shellcheck_finds_nothing():
+    if not shutil.which("shellcheck"):
+        pytest.skip("no shellcheck here")
+    done = subprocess.run(["shellcheck", "-s", "sh", HERE / "install.sh"], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
