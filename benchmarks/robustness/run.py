@@ -66,12 +66,13 @@ class Run:
             name: networks.transfer_sources(name, chosen.device) if self._has("transfer") else []
             for name in self.targets
         }
-        self.progress = Progress(self._units())
-        self.maker = Maker(self.cache, chosen.seed, chosen.quick, step=self.progress.step)
         self.parameters: dict[str, dict[float, dict[str, Any]]] = {}
         self.sets: dict[str, Any] = {}
         self.ms: dict[str, float] = {}
         self.random: dict[str, bool] = {}
+        self.measure()
+        self.progress = Progress(self._units())
+        self.maker = Maker(self.cache, chosen.seed, chosen.quick, step=self.progress.step)
 
     def _has(self, knows: str) -> bool:
         return any(job.knows == knows for job in self.jobs)
@@ -100,16 +101,25 @@ class Run:
         return total
 
     def measure(self) -> None:
-        """Milliseconds of each defence, one after the other, before anything else runs."""
+        """Milliseconds of each defence, one after the other, before anything else runs.
+
+        One that cannot be opened is left out with a line, unless it was asked for by name.
+        """
         from benchmarks.robustness.pipeline import is_random, milliseconds
 
-        for name, defence in self.defences.items():
-            self.ms[name] = round(milliseconds(defence, self.photos.images), 3)
+        for name, defence in list(self.defences.items()):
+            try:
+                self.ms[name] = round(milliseconds(defence, self.photos.images), 3)
+            except RobustnessError as error:
+                if self.options.defences is not None:
+                    raise
+                print(f"robustness: the defence '{name}' is left out: {error}", file=sys.stderr)
+                del self.defences[name]
+                continue
             self.random[name] = is_random(defence, self.photos.images[0])
 
     def rows(self) -> Iterable[dict[str, Any]]:
         """Judge everything; yields rows as they are done."""
-        self.measure()
         for name in self.targets:
             for job in self.jobs_of(name):
                 for eps in job.eps:
