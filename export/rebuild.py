@@ -9,7 +9,7 @@ over the picture, so that one is written in NHWC here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -164,15 +164,17 @@ class Rebuilt(nn.Module):
     Raises
     ------
     ExportError
-        An operator that is not in :data:`OPERATORS`.
+        An operator that is not in :attr:`operators`.
     """
+
+    operators: ClassVar[dict[str, Callable[..., torch.Tensor]]] = OPERATORS
 
     def __init__(self, model: onnx.ModelProto) -> None:
         super().__init__()
         graph = model.graph
-        missing = sorted({node.op_type for node in graph.node} - set(OPERATORS) - {"Constant"})
+        missing = sorted({node.op_type for node in graph.node} - set(self.operators) - {"Constant"})
         if missing:
-            names, known = ", ".join(missing), ", ".join(sorted(OPERATORS))
+            names, known = ", ".join(missing), ", ".join(sorted(self.operators))
             raise ExportError(f"no TFLite conversion for the operator(s) {names}; known are {known}")
         self._constants: dict[str, torch.Tensor] = {}
         self._slots: dict[str, str] = {}
@@ -204,11 +206,11 @@ class Rebuilt(nn.Module):
         for kind, attributes, inputs, output in self._nodes:
             arguments = [values[name] for name in inputs]
             if inputs[0] in nhwc and kind in ELEMENTWISE and arguments[1].numel() in (1, 3):
-                values[output] = OPERATORS[kind](attributes, arguments[0], arguments[1].reshape(-1))
+                values[output] = self.operators[kind](attributes, arguments[0], arguments[1].reshape(-1))
                 nhwc.add(output)
                 continue
             if inputs[0] in nhwc and kind == "Conv":
                 arguments[0], attributes = _padded_picture(arguments[0], attributes)
             arguments = [v.permute(0, 3, 1, 2) if n in nhwc else v for n, v in zip(inputs, arguments, strict=True)]
-            values[output] = OPERATORS[kind](attributes, *arguments)
+            values[output] = self.operators[kind](attributes, *arguments)
         return values[self._output]

@@ -1,4 +1,4 @@
-"""The robustness benchmark: attacks that attack, a twin that is the shipped file, a cache that mixes nothing up."""
+"""The robustness benchmark: a twin that is the shipped file, a cache that mixes nothing up, rows, report, command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,56 +17,22 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("torchattacks")
 
-import tiny_networks  # noqa: E402
-from torch import nn  # noqa: E402
+from tiny_attacked import EPS, TinyPixels, drawn_photographs  # noqa: E402
 
-from benchmarks.robustness import adaptive, black_box, images, plan, sticker, universal  # noqa: E402
+from benchmarks.robustness import images, plan, report  # noqa: E402
 from benchmarks.robustness.__main__ import main  # noqa: E402
-from benchmarks.robustness.attacks import ATTACKS, attack_images, to_tensor, whole_pixels  # noqa: E402
+from benchmarks.robustness.attacks import to_tensor  # noqa: E402
 from benchmarks.robustness.cache import Cache, hash_code, key_of, load_images, seed_of  # noqa: E402
-from benchmarks.robustness.defences import Defence  # noqa: E402
 from benchmarks.robustness.errors import RobustnessError  # noqa: E402
 from benchmarks.robustness.images import Photographs  # noqa: E402
 from benchmarks.robustness.networks import Twin  # noqa: E402
-from benchmarks.robustness.pipeline import Pipeline  # noqa: E402
 from benchmarks.robustness.rows import scores  # noqa: E402
+from benchmarks.robustness.run import Options  # noqa: E402
 from benchmarks.robustness.sets import Maker  # noqa: E402
-from benchmarks.robustness.squeezenet import SqueezeNet  # noqa: E402
-from benchmarks.robustness.surrogate_file import load_surrogate, save_surrogate  # noqa: E402
 from edge_mdda.classifier import BUILT_IN, open_classifier  # noqa: E402
-from export.dataset import LabelledImages  # noqa: E402
-from export.metrics import balanced_accuracy  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-EPS = 40.0  # grey levels; the tiny network tells colours apart, which takes more than noise of that size to undo
-N = 24
 COLUMNS = {"network", "attack", "eps", "knows", "defence", "balanced_accuracy", "melanoma_recall", "ms"}
-
-
-class TinyPixels(nn.Module):
-    """The tiny network for pixels in 0..255, with seven answers as the real one: four of them never win."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixels):
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (tiny_networks.MEAN, tiny_networks.STD))
-        logits = self.network((pixels - mean) / std)
-        return torch.cat((logits, logits.new_tensor((-30.0, -31.0, -32.0, -33.0)).expand(len(logits), 4)), 1)
-
-
-class TinyClassifier:
-    """The tiny network behind the protocol of the board's runtimes."""
-
-    runtime = "torch"
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-
-    def predict(self, batch: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return torch.softmax(self.network(to_tensor(batch)), 1).numpy()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -86,203 +51,7 @@ def tiny(network):
 
 @pytest.fixture(scope="module")
 def photos() -> Photographs:
-    rng = np.random.default_rng(5)
-    targets = np.arange(N) % 3
-    pictures = np.stack([tiny_networks.picture(int(t), rng) for t in targets])
-    paths = tuple(Path(f"{k}.png") for k in range(N))
-    return Photographs(LabelledImages(paths, targets, tiny_networks.LABELS, "drawn"), pictures)
-
-
-def accuracy(network, pictures: np.ndarray, photos: Photographs) -> float:
-    with torch.no_grad():
-        return balanced_accuracy(photos.data.targets, network(to_tensor(pictures)).argmax(1).numpy(), 3)
-
-
-def with_noise(photos: Photographs, eps: float) -> np.ndarray:
-    """Every value moved by eps, up or down at random: the noise of the largest size that the attacks may use."""
-    noise = np.random.default_rng(0).choice([-eps, eps], photos.images.shape)
-    return np.clip(photos.images + noise, 0, 255).astype(np.uint8)
-
-
-# -- attacks ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", list(ATTACKS))
-def test_attack_beats_noise_and_stays_within_eps(name, tiny, photos):
-    parameters = ATTACKS[name].parameters(EPS, True)
-    key = key_of(test=name)
-    attacked = attack_images(ATTACKS[name], tiny, photos.images, photos.data.targets, parameters, key)
-    assert attacked.dtype == np.uint8
-    assert attacked.shape == photos.images.shape
-    assert 0 < np.abs(attacked.astype(int) - photos.images).max() <= EPS
-    assert accuracy(tiny, photos.images, photos) > 0.9
-    assert accuracy(tiny, attacked, photos) < accuracy(tiny, with_noise(photos, EPS), photos) - 0.2
-    again = attack_images(ATTACKS[name], tiny, photos.images, photos.data.targets, parameters, key)
-    assert np.array_equal(attacked, again)
-
-
-def test_rounding_never_leaves_the_ball_and_mends_what_is_no_number():
-    clean = np.array([[[[0, 255, 100]]]], np.uint8)
-    moved = torch.tensor([-9.0, 300.0, 102.6]).view(1, 3, 1, 1)
-    assert whole_pixels(moved, clean, 2.0).ravel().tolist() == [0, 255, 102]
-    broken = torch.tensor([float("nan"), float("inf"), 101.4]).view(1, 3, 1, 1)
-    assert whole_pixels(broken, clean, 2.0).ravel().tolist() == [0, 255, 101]
-
-
-def test_more_steps_and_larger_eps_hurt_more(tiny, photos):
-    found = {}
-    for name, eps in (("fgsm", 10.0), ("pgd10", 10.0), ("pgd10", EPS)):
-        parameters = ATTACKS[name].parameters(eps, True)
-        made = attack_images(ATTACKS[name], tiny, photos.images, photos.data.targets, parameters, key_of(a=name))
-        loss = nn.functional.cross_entropy(tiny(to_tensor(made)), torch.from_numpy(photos.data.targets))
-        found[name, eps] = float(loss.detach())
-    assert found["fgsm", 10.0] <= found["pgd10", 10.0] < found["pgd10", EPS]
-
-
-# -- the attacker who knows the defence ---------------------------------------------------------------------
-
-
-def noisy(sigma: float) -> Defence:
-    """A defence that drowns the image in noise, as far as the tiny network bears it."""
-
-    def apply(image: np.ndarray, seed: int) -> np.ndarray:
-        noise = np.random.default_rng(seed).normal(0, sigma, image.shape)
-        return np.clip(image + noise, 0, 255).astype(np.uint8)
-
-    return Defence("noise", "noise", "-", lambda: apply)
-
-
-def test_gradient_is_the_mean_over_the_draws(tiny, photos):
-    apply = noisy(20.0).open()
-    draws = np.stack([np.stack([apply(image, seed) for seed in range(5)]) for image in photos.images[:3]])
-    targets = photos.data.targets[:3]
-    gradient, margins = adaptive.mean_gradient(tiny, draws, targets, batch=4)
-    for i, views in enumerate(draws):
-        each = []
-        for k, view in enumerate(views):
-            pixels = to_tensor(view[None]).requires_grad_(True)
-            logits = tiny(pixels)
-            loss = nn.functional.cross_entropy(logits, torch.from_numpy(targets[i : i + 1]))
-            each.append(torch.autograd.grad(loss, pixels)[0][0])
-            own, others = logits[0, targets[i]], np.delete(logits.detach().numpy()[0], targets[i])
-            assert margins[i, k] == pytest.approx(float(own.detach()) - others.max(), abs=1e-4)
-        torch.testing.assert_close(gradient[i], torch.stack(each).mean(0), rtol=1e-4, atol=1e-9)
-        assert not torch.allclose(gradient[i], each[0], rtol=1e-2, atol=1e-9)
-
-
-def test_adaptive_attack_goes_through_a_random_defence(tiny, photos):
-    """It beats noise, stays in the ball, asks for 20 draws a step, and images leave only when all draws are wrong."""
-    seen = []
-    with Pipeline(noisy(15.0), TinyClassifier(tiny), 2) as pipeline:
-
-        def views(pictures, seeds):
-            seen.append(len(pictures))
-            assert len(set(seeds)) == len(seeds)
-            return pipeline.views(pictures, seeds)
-
-        parameters = adaptive.parameters(EPS, random=True, steps=12)
-        assert parameters["draws"] == 20
-        attacked = adaptive.attack_through(
-            tiny, views, photos.images, photos.data.targets, parameters, seed=3, batch=64
-        )
-        seeds = range(10_000, 10_000 + N)
-        through = pipeline.predict(attacked, seeds).argmax(1)
-        unharmed = pipeline.predict(with_noise(photos, EPS), seeds).argmax(1)
-    assert np.abs(attacked.astype(int) - photos.images).max() <= EPS
-    assert balanced_accuracy(photos.data.targets, unharmed, 3) - 0.3 > balanced_accuracy(
-        photos.data.targets, through, 3
-    )
-    assert seen[0] == N * 20
-    assert all(later <= earlier for earlier, later in pairwise(seen))
-
-
-def test_image_leaves_only_when_every_draw_is_wrong_by_the_margin(photos):
-    """A network whose answer is the defended image's first pixel: the draws decide, and nothing else."""
-
-    class FirstPixel(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(1))
-
-        def forward(self, pixels):
-            first = pixels[:, 0, 0, 0] * self.weight
-            return torch.stack([first, 100 - first], 1)
-
-    calls = []
-
-    def views(pictures, seeds):  # image 0: all draws wrong; image 1: one draw of four right
-        calls.append(len(pictures))
-        out = np.stack(list(pictures))
-        out[:, 0, 0, 0] = 0
-        if len(pictures) == 8:
-            out[4, 0, 0, 0] = 200
-        else:
-            out[0, 0, 0, 0] = 200
-        return out
-
-    parameters = adaptive.parameters(2.0, random=True, steps=3, draws=4)
-    adaptive.attack_through(FirstPixel(), views, photos.images[:2], np.zeros(2, np.int64), parameters, 0, batch=8)
-    assert calls == [8, 4, 4, 4]
-
-
-def test_deterministic_defence_needs_one_draw():
-    assert adaptive.parameters(2.0, random=False)["draws"] == 1
-    chosen = adaptive.parameters(2.0, random=True)
-    assert chosen["draws"] >= 20
-    assert chosen["steps"] >= 50
-
-
-def test_square_through_the_pipeline_beats_noise(tiny, photos):
-    eps = 2 * EPS  # without a gradient it takes more
-    parameters = black_box.parameters(eps, random=False, quick=True)
-    with Pipeline(noisy(0.0), TinyClassifier(tiny), 2) as pipeline:
-        attacked = black_box.square(pipeline, photos.images, photos.data.targets, parameters, seed=1)
-    assert 0 < np.abs(attacked.astype(int) - photos.images).max() <= eps
-    assert accuracy(tiny, attacked, photos) < accuracy(tiny, with_noise(photos, eps), photos) - 0.2
-
-
-# -- the same on every picture ------------------------------------------------------------------------------
-
-
-def test_universal_perturbation_beats_noise_on_pictures_it_never_saw(tiny, photos):
-    train, judged = photos.images[: N // 2], photos.images[N // 2 :]
-    parameters = universal.parameters(EPS, True)
-    change = universal.train(tiny, train, photos.data.targets[: N // 2], parameters, seed=0)
-    assert change.dtype == np.int16
-    assert 0 < np.abs(change).max() <= EPS
-    rest = Photographs(
-        LabelledImages(photos.data.paths[N // 2 :], photos.data.targets[N // 2 :], photos.data.labels, "rest"), judged
-    )
-    assert accuracy(tiny, universal.apply(judged, change), rest) < accuracy(tiny, with_noise(rest, EPS), rest) - 0.2
-
-
-def test_sticker_keeps_its_budget_and_its_drawing_has_a_gradient(photos):
-    parameters = sticker.parameters(True)
-    spots = np.zeros((parameters["spots"], 6), np.float32)
-    spots[:, :2] = np.random.default_rng(0).normal(0, 1, (parameters["spots"], 2))
-    spots[:, 2:5], spots[:, 5] = 9, 9  # white, as opaque as can be
-    black = np.zeros((1, 64, 64, 3), np.uint8)
-    drawn = sticker.apply(black, spots[:1], parameters)
-    assert drawn.max() <= np.ceil(255 * parameters["max_alpha"])
-    assert drawn.max() > 200 * parameters["max_alpha"]
-    assert (drawn > 8).any(axis=3).mean() < 4 * parameters["area"] / parameters["spots"]
-    wanted = torch.from_numpy(spots).requires_grad_(True)
-    sticker.draw(wanted, to_tensor(photos.images[:2]), parameters).sum().backward()
-    assert torch.isfinite(wanted.grad).all()
-    assert (wanted.grad[:, :2].abs().sum(1) > 0).all()
-
-
-def test_sticker_is_trained_to_raise_the_loss(tiny, photos):
-    parameters = sticker.parameters(True) | {"radius": 0.3, "max_alpha": 0.9}
-    trained = sticker.train(tiny, photos.images, photos.data.targets, parameters, seed=0)
-    chance = np.random.default_rng(0).normal(0, 1, trained.shape).astype(np.float32)
-
-    def loss(spots: np.ndarray) -> float:
-        with torch.no_grad():
-            logits = tiny(to_tensor(sticker.apply(photos.images, spots, parameters)))
-            return float(nn.functional.cross_entropy(logits, torch.from_numpy(photos.data.targets)))
-
-    assert loss(trained) > loss(chance)
+    return drawn_photographs()
 
 
 # -- networks -----------------------------------------------------------------------------------------------
@@ -308,76 +77,6 @@ def test_twin_has_a_gradient_with_respect_to_pixels(drawn_image):
     with torch.no_grad():
         moved = Twin(BUILT_IN)(pixels + 0.25 * gradient.sign())
     assert moved[0, 4] - moved[0, 5] > logits[0, 4] - logits[0, 5] + 0.1
-
-
-def test_squeezenet_takes_imagenet_features_by_their_names(tmp_path):
-    torch.manual_seed(0)
-    network = SqueezeNet(7).eval()
-    names = set(network.state_dict())
-    assert {"features.0.weight", "features.3.squeeze.weight", "features.12.expand3x3.bias"} <= names
-    assert network.features[12].expand1x1.weight.shape == (256, 64, 1, 1)
-    imagenet = {f"features.{k}": torch.randn_like(v) for k, v in network.features.state_dict().items()}
-    imagenet["classifier.1.weight"] = torch.zeros(1000, 512, 1, 1)
-    head = network.classifier[1].weight.clone()
-    network.load_imagenet(imagenet)
-    assert torch.equal(network.features[0].weight, imagenet["features.0.weight"])
-    assert torch.equal(network.classifier[1].weight, head)
-
-
-def test_surrogate_file_keeps_the_answers_and_is_small(tmp_path, drawn_image):
-    torch.manual_seed(0)
-    network = SqueezeNet(7).eval()
-    path = tmp_path / "squeezenet1_1.weights.xz"
-    size = save_surrogate(path, network, "squeezenet1_1", ("a", "b", "c", "d", "e", "f", "g"), 6, {"steps": 3})
-    assert path.stat().st_size == size < 700_000  # of 2.9 MB in float32
-    loaded, about = load_surrogate(path)
-    assert about["arch"] == "squeezenet1_1"
-    assert about["about"] == {"steps": 3}
-    assert len(about["labels"]) == 7
-    assert not loaded.training
-    pixels = to_tensor(drawn_image[None])
-    with torch.no_grad():
-        expected, found = network(pixels), loaded(pixels)
-    assert (expected - found).abs().max() < 0.1 * expected.abs().max()
-    eight = tmp_path / "eight.weights.xz"
-    save_surrogate(eight, network, "squeezenet1_1", "abcdefg", 8)
-    with torch.no_grad():
-        closer = load_surrogate(eight)[0](pixels)
-    assert (expected - closer).abs().max() < (expected - found).abs().max()
-
-
-def test_surrogate_of_another_architecture_is_folded_without_change(tmp_path, drawn_image):
-    pytest.importorskip("efficientnet_lite_pytorch")
-    from export.network import LesionNet
-
-    torch.manual_seed(0)
-    network = LesionNet(7, arch="efficientnet-lite0").eval()
-    path = tmp_path / "lite.weights.xz"
-    save_surrogate(path, network, "efficientnet-lite0", "abcdefg", 8)
-    loaded, _ = load_surrogate(path)
-    pixels = to_tensor(drawn_image[None])
-    with torch.no_grad():
-        expected, found = network(pixels), loaded(pixels)
-    assert (expected - found).abs().max() < 0.1 * expected.abs().max() + 1e-3
-
-
-@pytest.mark.parametrize("damage", ["cut", "not xz", "empty"])
-def test_damaged_surrogate_is_one_line(damage, tmp_path):
-    path = tmp_path / "x.weights.xz"
-    save_surrogate(path, SqueezeNet(7), "squeezenet1_1", "abcdefg", 4)
-    content = path.read_bytes()
-    path.write_bytes({"cut": content[: len(content) // 2], "not xz": b"abc" * 99, "empty": b""}[damage])
-    with pytest.raises(RobustnessError, match="not a usable surrogate") as caught:
-        load_surrogate(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_surrogate_with_impossible_weights_is_not_written(tmp_path):
-    network = SqueezeNet(7)
-    network.features[0].weight.data[0] = float("nan")
-    with pytest.raises(RobustnessError, match="NaN"):
-        save_surrogate(tmp_path / "x", network, "squeezenet1_1", "abcdefg")
-    assert not list(tmp_path.iterdir())
 
 
 # -- cache --------------------------------------------------------------------------------------------------
@@ -407,9 +106,9 @@ def test_code_hash_ignores_comments_and_sees_code(tmp_path):
 
 
 def test_second_making_of_a_set_is_read_and_equal(tiny, photos, tmp_path):
-    first = Maker(Cache(tmp_path)).on_gradient("pgd10", tiny, "network", photos, EPS)
+    first = Maker(Cache(tmp_path), batch=8).on_gradient("pgd10", tiny, "network", photos, EPS)
     store = Cache(tmp_path)
-    second = Maker(store).on_gradient("pgd10", tiny, "network", photos, EPS)
+    second = Maker(store, batch=8).on_gradient("pgd10", tiny, "network", photos, EPS)
     assert np.array_equal(first.images, second.images)
     assert (store.hits, store.misses) == (3, 0)
     assert first.keys == second.keys
@@ -420,26 +119,26 @@ def test_second_making_of_a_set_is_read_and_equal(tiny, photos, tmp_path):
         lambda maker: maker.on_gradient("fgsm", tiny, "network", photos, EPS),
     ):
         store = Cache(tmp_path)
-        changed(Maker(store))
+        changed(Maker(store, batch=8))
         assert (store.hits, store.misses) == (0, 3)
     store = Cache(tmp_path)
-    Maker(store, seed=1).on_gradient("pgd10", tiny, "network", photos, EPS)
+    Maker(store, seed=1, batch=8).on_gradient("pgd10", tiny, "network", photos, EPS)
     assert store.misses == 3
 
 
 def test_damaged_cache_file_is_made_again(tiny, photos, tmp_path):
-    made = Maker(Cache(tmp_path)).on_gradient("fgsm", tiny, "network", photos, EPS)
+    made = Maker(Cache(tmp_path), batch=8).on_gradient("fgsm", tiny, "network", photos, EPS)
     path = Cache(tmp_path).path(made.keys[1])
     path.write_bytes(path.read_bytes()[:100])
     assert load_images(tmp_path, made.keys, photos.images) is None
     store = Cache(tmp_path)
-    again = Maker(store).on_gradient("fgsm", tiny, "network", photos, EPS)
+    again = Maker(store, batch=8).on_gradient("fgsm", tiny, "network", photos, EPS)
     assert (store.hits, store.misses) == (2, 1)
     assert np.array_equal(made.images, again.images)
 
 
 def test_interrupted_set_goes_on_with_the_batches_that_are_there(tiny, photos, tmp_path):
-    whole = Maker(Cache(tmp_path / "whole")).on_gradient("difgsm", tiny, "network", photos, EPS)
+    whole = Maker(Cache(tmp_path / "whole"), batch=8).on_gradient("difgsm", tiny, "network", photos, EPS)
     steps = []
 
     def stop() -> None:
@@ -448,9 +147,9 @@ def test_interrupted_set_goes_on_with_the_batches_that_are_there(tiny, photos, t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Maker(Cache(tmp_path / "cut"), step=stop).on_gradient("difgsm", tiny, "network", photos, EPS)
+        Maker(Cache(tmp_path / "cut"), step=stop, batch=8).on_gradient("difgsm", tiny, "network", photos, EPS)
     store = Cache(tmp_path / "cut")
-    resumed = Maker(store).on_gradient("difgsm", tiny, "network", photos, EPS)
+    resumed = Maker(store, batch=8).on_gradient("difgsm", tiny, "network", photos, EPS)
     assert (store.hits, store.misses) == (2, 1)
     assert np.array_equal(resumed.images, whole.images)
 
@@ -482,6 +181,42 @@ def test_plan_has_every_attacker_and_goal_rows():
     names = {job.attack for job in plan.plan(False)}
     assert {"fgsm", "pgd10", "pgd50", "mifgsm", "difgsm", "autoattack", "square", "universal", "sticker"} <= names
     assert {job.eps for job in plan.plan(False) if job.attack == "pgd10"} == {(1.0, 2.0, 4.0, 6.0, 8.0)}
+
+
+def made_up_row(knows: str, attack: str, eps: float, defence: str, value: float, n: int = 20) -> dict:
+    figures = {"balanced_accuracy": value, "melanoma_recall": value}
+    intervals = {f"{name}_ci": [value, value] for name in figures}
+    row = {"network": "standard", "made_on": "standard", "n": n, "ms": 1.0}
+    return row | {"knows": knows, "attack": attack, "eps": eps, "defence": defence} | figures | intervals
+
+
+def test_report_has_the_hardest_attacker_first_and_the_worst_attack_of_each():
+    rows = [
+        made_up_row("gray", "clean", 0.0, "none", 0.8),
+        made_up_row("gray", "pgd10", 2.0, "none", 0.2),
+        made_up_row("gray", "difgsm", 2.0, "none", 0.1),
+        made_up_row("adaptive", "pgd50", 2.0, "none", 0.05, 7),
+        made_up_row("adaptive", "pgd50", 2.0, "mdda_mild", 0.15, 14),
+    ]
+    content = {
+        "notice": "n",
+        "command": "c",
+        "commit": None,
+        "split": "test",
+        "networks": {"standard": {"name": "x", "version": "1", "sha256": "0", "runtime": "r"}},
+        "hardware": {"cpu": "c", "threads": 1, "device": "cpu"},
+        "versions": {},
+        "defences": {
+            name: {"label": name, "ms": 1.0, "random": False, "source": "-"} for name in ("none", "mdda_mild")
+        },
+        "attacks": {"gray/pgd10": report.merged([{"eps": 2.0, "steps": 10}, {"eps": 4.0, "steps": 10}])},
+        "rows": rows,
+    }
+    text = report.markdown(content)
+    assert text.index("## Adaptive") < text.index("## Gray box")
+    assert "| 2 | none | 0.800 | 0.050 (pgd50, n 7) | 0.100 (difgsm, n 20) |  |  |" in text
+    assert "| pgd50 | 2 | 7 to 14 | 0.050 (0.050 to 0.050), n 7 | 0.150 (0.150 to 0.150), n 14 |" in text
+    assert "| gray/pgd10 | eps: 2, 4; steps: 10 |" in text
 
 
 def test_plan_narrows():
@@ -521,9 +256,11 @@ def test_end_to_end_on_photographs(data_folder, tmp_path):
     assert rows[2]["balanced_accuracy"] < rows[0]["balanced_accuracy"]
     assert content["networks"]["standard"]["sha256"] == open_classifier().manifest.sha256
     assert content["attacks"]["gray/fgsm"] == {"eps": 4.0, "loss": "cross entropy"}
-    report = (tmp_path / "out" / "robustness.md").read_text()
-    assert "Gray box" in report
-    assert "never a diagnosis" in report
+    text = (tmp_path / "out" / "robustness.md").read_text()
+    assert "Gray box" in text
+    assert "| gray/fgsm | eps: 4; loss: cross entropy |" in text
+    assert "| gray/fgsm | eps: 4; loss: cross entropy |" in done.stdout
+    assert "never a diagnosis" in text
     files = sorted((tmp_path / "cache").rglob("*.npz"))
     assert files
     before = {path: path.stat().st_mtime_ns for path in files}
@@ -552,6 +289,23 @@ def test_interrupt_is_one_line_and_leaves_no_report(data_folder, tmp_path):
     assert "interrupted" in errors.decode().strip().splitlines()[-1]
     assert "Traceback" not in errors.decode()
     assert not (tmp_path / "out.json").exists()
+
+
+def test_defence_without_its_weights_is_left_out_unless_it_was_asked_for(data_folder, tmp_path, monkeypatch, capsys):
+    from benchmarks.robustness import defences
+    from benchmarks.robustness.run import Run
+
+    def broken():
+        raise RobustnessError("no weights here")
+
+    found = {"none": defences.DEFENCES["none"], "lost": defences.Defence("lost", "lost", "-", broken)}
+    monkeypatch.setattr(defences, "DEFENCES", found)
+    chosen = {"data": data_folder, "models": ("standard",), "quick": True, "attacks": ("fgsm",), "eps": None}
+    chosen |= {"knows": None, "images": 1, "seed": 0, "threads": 1, "device": "cpu", "cache": tmp_path}
+    assert list(Run(Options(**chosen, defences=None)).defences) == ["none"]
+    assert capsys.readouterr().err.strip() == "robustness: the defence 'lost' is left out: no weights here"
+    with pytest.raises(RobustnessError, match="no weights"):
+        Run(Options(**chosen, defences=("lost",)))
 
 
 def test_missing_data_is_one_line(tmp_path, capsys):

@@ -23,7 +23,7 @@ from benchmarks.robustness.attacks import GREY_MAX, STEP_SHARE, to_tensor, whole
 
 STEPS = 50
 DRAWS = 20
-LEAVE_MARGIN = 1.0
+LEAVE_MARGIN = 0.5
 """Difference of logits by which even the best draw must be wrong before an image leaves."""
 SEED_RANGE = 2**53  # of a defence's seeds
 

@@ -8,26 +8,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
 from torch import nn
+from torch.nn import functional
 
 from benchmarks.robustness.errors import RobustnessError
 from benchmarks.robustness.surrogate_file import SUFFIX, load_surrogate
-from edge_mdda.classifier import Classifier, built_in, open_classifier
+from edge_mdda.classifier import BUILT_IN_MODELS, Classifier, built_in, open_classifier
 from edge_mdda.digest import sha256
 from export.graphs import load_graph
-from export.rebuild import Rebuilt
+from export.rebuild import OPERATORS, Rebuilt
 
 INT8_RANGES = {np.dtype(np.uint8): (0, 255), np.dtype(np.int8): (-128, 127)}
-RELU6 = 6.0
-MODELS = {"standard": built_in(), "hardened": built_in().with_name("lesion-lite0-hardened-int8.onnx")}
+MODELS = {name: built_in(name=name) for name in BUILT_IN_MODELS}
 """Networks that can be judged, by the name in the rows."""
 SURROGATES = Path(__file__).parent / "surrogates"
+
+
+def _clip(a: dict[str, Any], x: torch.Tensor, low: Any = None, high: Any = None) -> torch.Tensor:
+    """Clip; with both ends known by the operator that makes a whole pass a fifth faster than ``torch.clamp`` does."""
+    if low is None or high is None:
+        return OPERATORS["Clip"](a, x, low, high)
+    return functional.hardtanh(x, float(low), float(high))
+
+
+class _Differentiable(Rebuilt):
+    operators: ClassVar = {**OPERATORS, "Clip": _clip}
 
 
 class Twin(nn.Module):
@@ -49,13 +60,13 @@ class Twin(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.body = Rebuilt(dequantised(load_graph(path)))
+        self.body = _Differentiable(dequantised(load_graph(path)))
         self.body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Logits ``(n, n_labels)`` of ``(n, 3, h, w)`` float RGB in 0..255."""
-        return self.body(pixels.permute(0, 2, 3, 1))
+        return self.body(pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1))
 
 
 def dequantised(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -85,7 +96,7 @@ def dequantised(model: onnx.ModelProto) -> onnx.ModelProto:
             bounds = []
             for end, level in (("low", low), ("high", high)):
                 bounds.append(f"{node.output[0]}_{end}")
-                weights[bounds[-1]] = np.float32(_end((level - int(zero)) * float(scale), float(scale)))
+                weights[bounds[-1]] = np.float32((level - int(zero)) * float(scale))
             nodes.append(helper.make_node("Clip", [inputs[0], *bounds], list(node.output)))
         elif node.op_type == "Reshape":
             nodes.append(helper.make_node("Flatten", inputs[:1], list(node.output), axis=1))
@@ -97,11 +108,6 @@ def dequantised(model: onnx.ModelProto) -> onnx.ModelProto:
     used = {name for node in nodes for name in node.input}
     initialisers = [numpy_helper.from_array(np.asarray(v), name) for name, v in weights.items() if name in used]
     return helper.make_model(helper.make_graph(nodes, graph.name, graph.input, graph.output, initialisers))
-
-
-def _end(value: float, step: float) -> float:
-    """An end of a grid; within a step of ReLU6's it is that one, whose clipping is the faster operator."""
-    return RELU6 if abs(value - RELU6) < step else value
 
 
 def _real(values: np.ndarray, scale: np.ndarray, zero: np.ndarray, axis: int) -> np.ndarray:

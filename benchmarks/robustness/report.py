@@ -12,9 +12,11 @@ from typing import Any
 from edge_mdda import NOTICE, __version__
 from edge_mdda.files import replace_file
 from export.evaluate import write_json
+from export.report import processor
 
-__all__ = ["HEAD", "line", "markdown", "result", "write_json", "write_text"]
+__all__ = ["HEAD", "line", "markdown", "parameter_table", "result", "write_json", "write_text"]
 
+WITHOUT_EPS = ("clean", "sticker")
 JSON_NAME, MARKDOWN_NAME = "robustness.json", "robustness.md"
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("numpy", "torch", "torchattacks", "onnxruntime", "opencv-python-headless", "numba", "scikit-image")
@@ -59,15 +61,6 @@ def commit() -> str | None:
         return None
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [text.split(":", 1)[1].strip() for text in lines if text.startswith(("model name", "Model"))]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "edge_mdda": __version__}
     for package in PACKAGES:
@@ -107,8 +100,7 @@ def result(run: Any, rows: Sequence[dict[str, Any]], command: str) -> dict[str, 
         "split": "test",
         "classes": list(run.photos.data.labels),
         "hardware": {
-            "machine": platform.machine(),
-            "cpu": _cpu(),
+            "cpu": processor(),
             "threads": chosen.threads,
             "device": _device(chosen.device),
         },
@@ -132,7 +124,7 @@ def result(run: Any, rows: Sequence[dict[str, Any]], command: str) -> dict[str, 
             }
             for name, defence in run.defences.items()
         },
-        "attacks": run.parameters,
+        "attacks": {name: merged(list(by_eps.values())) for name, by_eps in run.parameters.items()},
         "sets": run.sets,
         "rows": list(rows),
     }
@@ -153,9 +145,66 @@ def _tables(content: Mapping[str, Any], knows: str) -> Iterable[str]:
                 cells = {row["defence"]: row for row in rows if (row["attack"], row["made_on"], row["eps"]) == identity}
                 attack, made_on, eps = identity
                 name = f"{attack} on {made_on}" if knows == "transfer" else attack
-                values = [_with_interval(cells[d], figure) if d in cells else "" for d in defences]
-                n = next(iter(cells.values()))["n"]
+                counts = sorted({row["n"] for row in cells.values()})
+                values = [_cell(cells[d], figure, len(counts) > 1) if d in cells else "" for d in defences]
+                n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
                 yield f"| {name} | {eps:g} | {n} | " + " | ".join(values) + " |"
+
+
+def _cell(row: Mapping[str, Any], figure: str, with_n: bool) -> str:
+    """A figure with its interval, and its number of images where the table's row has several."""
+    return _with_interval(row, figure) + (f", n {row['n']}" if with_n else "")
+
+
+def summary(content: Mapping[str, Any]) -> Iterable[str]:
+    """One table a network: a defence and eps a row, an attacker a column, in each cell its most harmful attack."""
+    columns = list(TITLES)
+    for network in content["networks"]:
+        rows = [row for row in content["rows"] if row["network"] == network and row["attack"] not in WITHOUT_EPS]
+        clean = {
+            row["defence"]: row for row in content["rows"] if row["network"] == network and row["attack"] == "clean"
+        }
+        if not rows:
+            continue
+        yield f"\n**{network}**, balanced accuracy under the most harmful attack of each attacker\n"
+        yield "| eps | defence | clean | " + " | ".join(TITLES[name][0].split(":")[0] for name in columns) + " |"
+        yield "| ---: | --- | --- |" + " --- |" * len(columns)
+        for eps in sorted({row["eps"] for row in rows}):
+            for defence in content["defences"]:
+                cells = []
+                for knows in columns:
+                    found = [row for row in rows if (row["eps"], row["defence"], row["knows"]) == (eps, defence, knows)]
+                    worst = min(found, key=lambda row: row["balanced_accuracy"], default=None)
+                    cells.append(
+                        f"{worst['balanced_accuracy']:.3f} ({worst['attack']}, n {worst['n']})" if worst else ""
+                    )
+                if any(cells):
+                    before = f"{clean[defence]['balanced_accuracy']:.3f}" if defence in clean else ""
+                    label = content["defences"][defence]["label"]
+                    yield f"| {eps:g} | {label} | {before} | " + " | ".join(cells) + " |"
+
+
+def parameter_table(content: Mapping[str, Any]) -> list[str]:
+    """Every attack with all its parameters; a list where they differ with eps."""
+    lines = ["| attacker / attack | parameters |", "| --- | --- |"]
+    for name, parameters in content["attacks"].items():
+        lines.append(f"| {name} | " + "; ".join(f"{key}: {_short(value)}" for key, value in parameters.items()) + " |")
+    return lines
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_short, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def merged(parameters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Parameters of one attack at several eps as one: a value where all agree, else all of them in order."""
+    return {
+        name: values[0] if all(value == values[0] for value in values) else values
+        for name in parameters[0]
+        for values in [[one[name] for one in parameters]]
+    }
 
 
 def markdown(content: Mapping[str, Any]) -> str:
@@ -167,9 +216,10 @@ def markdown(content: Mapping[str, Any]) -> str:
         for name, network in content["networks"].items()
     ]
     hardware = content["hardware"]
-    lines.append(f"- {hardware['cpu']} ({hardware['machine']}), {hardware['threads']} threads, {hardware['device']}.")
+    lines.append(f"- {hardware['cpu']}, {hardware['threads']} threads, {hardware['device']}.")
     lines.append("- " + ", ".join(f"{name} {number}" for name, number in content["versions"].items()) + ".")
     lines.append("- eps in grey levels of 255; of a sticker, its largest change. Verdicts are the int8 file's.")
+    lines += ["", "## Who knows what", *summary(content)]
     for knows, (title, text) in TITLES.items():
         tables = list(_tables(content, knows))
         if tables:
@@ -178,10 +228,7 @@ def markdown(content: Mapping[str, Any]) -> str:
     for defence in content["defences"].values():
         drawn = "yes" if defence["random"] else "no"
         lines.append(f"| {defence['label']} | {defence['ms']:.1f} | {drawn} | {defence['source']} |")
-    lines += ["", "## Parameters of the attacks", "", "| attacker / attack | parameters |", "| --- | --- |"]
-    for name, parameters in content["attacks"].items():
-        if parameters:
-            lines.append(f"| {name} | " + ", ".join(f"{key} {value}" for key, value in parameters.items()) + " |")
+    lines += ["", "## Parameters of the attacks", "", *parameter_table(content)]
     return "\n".join(lines) + "\n"
 
 

@@ -66,15 +66,20 @@ class Run:
             name: networks.transfer_sources(name, chosen.device) if self._has("transfer") else []
             for name in self.targets
         }
-        self.progress = Progress(self._units())
-        self.maker = Maker(self.cache, chosen.seed, chosen.quick, step=self.progress.step)
-        self.parameters: dict[str, Any] = {}
+        self.parameters: dict[str, dict[float, dict[str, Any]]] = {}
         self.sets: dict[str, Any] = {}
         self.ms: dict[str, float] = {}
         self.random: dict[str, bool] = {}
+        self.measure()
+        self.progress = Progress(self._units())
+        self.maker = Maker(self.cache, chosen.seed, chosen.quick, step=self.progress.step)
 
     def _has(self, knows: str) -> bool:
         return any(job.knows == knows for job in self.jobs)
+
+    def jobs_of(self, name: str) -> list[Any]:
+        """The jobs of one network."""
+        return [job for job in self.jobs if job.networks is None or name in job.networks]
 
     def defences_of(self, job: Any) -> list[str]:
         """Names of the defences that a job is judged behind."""
@@ -86,7 +91,7 @@ class Run:
 
         total = 0
         for name in self.targets:
-            for job in self.jobs:
+            for job in self.jobs_of(name):
                 batches = -(-len(self.photos.first(job.per_class)) // BATCH)
                 own = job.knows in ("adaptive", "black")
                 n_sets = len(self.defences_of(job)) if own else max(len(self.sources[name]), 1)
@@ -96,18 +101,27 @@ class Run:
         return total
 
     def measure(self) -> None:
-        """Milliseconds of each defence, one after the other, before anything else runs."""
+        """Milliseconds of each defence, one after the other, before anything else runs.
+
+        One that cannot be opened is left out with a line, unless it was asked for by name.
+        """
         from benchmarks.robustness.pipeline import is_random, milliseconds
 
-        for name, defence in self.defences.items():
-            self.ms[name] = round(milliseconds(defence, self.photos.images), 3)
+        for name, defence in list(self.defences.items()):
+            try:
+                self.ms[name] = round(milliseconds(defence, self.photos.images), 3)
+            except RobustnessError as error:
+                if self.options.defences is not None:
+                    raise
+                print(f"robustness: the defence '{name}' is left out: {error}", file=sys.stderr)
+                del self.defences[name]
+                continue
             self.random[name] = is_random(defence, self.photos.images[0])
 
     def rows(self) -> Iterable[dict[str, Any]]:
         """Judge everything; yields rows as they are done."""
-        self.measure()
         for name in self.targets:
-            for job in self.jobs:
+            for job in self.jobs_of(name):
                 for eps in job.eps:
                     yield from self._job(name, job, eps)
         self.progress.clear()
@@ -144,7 +158,7 @@ class Run:
         from benchmarks.robustness import images, plan
 
         if self._training is None:
-            per_class = plan.UNIVERSAL_PER_CLASS * (1 if self.options.quick else 4)
+            per_class = plan.QUICK_TRAINING_PER_CLASS if self.options.quick else plan.TRAINING_PER_CLASS
             self._training = images.read(self.options.data, "val", min(per_class, self.options.images or per_class))
         return self._training
 
@@ -196,7 +210,11 @@ class Run:
                 "images": [path.stem for path in photos.data.paths],
                 "parameters": made.parameters,
             }
-            self.parameters.setdefault(f"{job.knows}/{job.attack}", made.parameters)
+            if made.parameters:
+                kind = (
+                    "" if job.knows not in ("adaptive", "black") or self.random[defence] else ", defence without noise"
+                )
+                self.parameters.setdefault(f"{job.knows}/{job.attack}{kind}", {})[eps] = made.parameters
             yield {
                 "network": name,
                 "attack": job.attack,
@@ -236,6 +254,7 @@ def execute(args: argparse.Namespace) -> int:
         run.progress.clear()
         print(report.line(row), flush=True)
     result = report.result(run, rows, args.command)
+    print("\n" + "\n".join(report.parameter_table(result)), flush=True)
     if args.json:
         report.write_json(args.json, result)
     if args.out:

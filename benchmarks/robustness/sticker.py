@@ -26,7 +26,8 @@ RADIUS = 0.06  # of the picture's side
 MAX_ALPHA = 0.35
 EXPONENT = 1.5
 """How fast a spot fades: alpha exp(-(d / radius)^(2 * exponent)), the paper's blurred dot."""
-STEPS, QUICK_STEPS = 400, 60
+STEPS, QUICK_STEPS = 400, 40
+BATCH = 16
 LEARNING_RATE = 0.05
 
 
@@ -40,7 +41,7 @@ def parameters(quick: bool) -> dict[str, Any]:
         "exponent": EXPONENT,
         "steps": QUICK_STEPS if quick else STEPS,
         "learning_rate": LEARNING_RATE,
-        "batch": 8,
+        "batch": BATCH,
         "loss": "cross entropy",
         "trained_on": "val",
     }

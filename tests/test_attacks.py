@@ -1,0 +1,224 @@
+"""Every attack attacks: it stays within its budget and hurts a small trained network more than noise of that size."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("torchattacks")
+
+from tiny_attacked import EPS, N, TinyClassifier, TinyPixels, accuracy, drawn_photographs, with_noise  # noqa: E402
+from torch import nn  # noqa: E402
+
+from benchmarks.robustness import adaptive, black_box, sticker, universal  # noqa: E402
+from benchmarks.robustness.attacks import ATTACKS, attack_images, to_tensor, whole_pixels  # noqa: E402
+from benchmarks.robustness.cache import key_of  # noqa: E402
+from benchmarks.robustness.defences import Defence  # noqa: E402
+from benchmarks.robustness.images import Photographs  # noqa: E402
+from benchmarks.robustness.pipeline import Pipeline  # noqa: E402
+from export.dataset import LabelledImages  # noqa: E402
+from export.metrics import balanced_accuracy  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The tiny network gains nothing from more, and loses a lot on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tiny(network):
+    return TinyPixels(network).eval()
+
+
+@pytest.fixture(scope="module")
+def photos() -> Photographs:
+    return drawn_photographs()
+
+
+# -- attacks ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_attack_beats_noise_and_stays_within_eps(name, tiny, photos):
+    parameters = ATTACKS[name].parameters(EPS, True)
+    key = key_of(test=name)
+    attacked = attack_images(ATTACKS[name], tiny, photos.images, photos.data.targets, parameters, key)
+    assert attacked.dtype == np.uint8
+    assert attacked.shape == photos.images.shape
+    assert 0 < np.abs(attacked.astype(int) - photos.images).max() <= EPS
+    assert accuracy(tiny, photos.images, photos) > 0.9
+    assert accuracy(tiny, attacked, photos) < accuracy(tiny, with_noise(photos, EPS), photos) - 0.2
+    again = attack_images(ATTACKS[name], tiny, photos.images, photos.data.targets, parameters, key)
+    assert np.array_equal(attacked, again)
+
+
+def test_rounding_never_leaves_the_ball_and_mends_what_is_no_number():
+    clean = np.array([[[[0, 255, 100]]]], np.uint8)
+    moved = torch.tensor([-9.0, 300.0, 102.6]).view(1, 3, 1, 1)
+    assert whole_pixels(moved, clean, 2.0).ravel().tolist() == [0, 255, 102]
+    broken = torch.tensor([float("nan"), float("inf"), 101.4]).view(1, 3, 1, 1)
+    assert whole_pixels(broken, clean, 2.0).ravel().tolist() == [0, 255, 101]
+
+
+def test_more_steps_and_larger_eps_hurt_more(tiny, photos):
+    found = {}
+    for name, eps in (("fgsm", 10.0), ("pgd10", 10.0), ("pgd10", EPS)):
+        parameters = ATTACKS[name].parameters(eps, True)
+        made = attack_images(ATTACKS[name], tiny, photos.images, photos.data.targets, parameters, key_of(a=name))
+        loss = nn.functional.cross_entropy(tiny(to_tensor(made)), torch.from_numpy(photos.data.targets))
+        found[name, eps] = float(loss.detach())
+    assert found["fgsm", 10.0] <= found["pgd10", 10.0] < found["pgd10", EPS]
+
+
+# -- the attacker who knows the defence ---------------------------------------------------------------------
+
+
+def noisy(sigma: float) -> Defence:
+    """A defence that drowns the image in noise, as far as the tiny network bears it."""
+
+    def apply(image: np.ndarray, seed: int) -> np.ndarray:
+        noise = np.random.default_rng(seed).normal(0, sigma, image.shape)
+        return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+    return Defence("noise", "noise", "-", lambda: apply)
+
+
+def test_gradient_is_the_mean_over_the_draws(tiny, photos):
+    apply = noisy(20.0).open()
+    draws = np.stack([np.stack([apply(image, seed) for seed in range(5)]) for image in photos.images[:3]])
+    targets = photos.data.targets[:3]
+    gradient, margins = adaptive.mean_gradient(tiny, draws, targets, batch=4)
+    for i, views in enumerate(draws):
+        each = []
+        for k, view in enumerate(views):
+            pixels = to_tensor(view[None]).requires_grad_(True)
+            logits = tiny(pixels)
+            loss = nn.functional.cross_entropy(logits, torch.from_numpy(targets[i : i + 1]))
+            each.append(torch.autograd.grad(loss, pixels)[0][0])
+            own, others = logits[0, targets[i]], np.delete(logits.detach().numpy()[0], targets[i])
+            assert margins[i, k] == pytest.approx(float(own.detach()) - others.max(), abs=1e-4)
+        torch.testing.assert_close(gradient[i], torch.stack(each).mean(0), rtol=1e-4, atol=1e-9)
+        assert not torch.allclose(gradient[i], each[0], rtol=1e-2, atol=1e-9)
+
+
+def test_adaptive_attack_goes_through_a_random_defence(tiny, photos):
+    """It beats noise, stays in the ball, asks for 20 draws a step, and images leave only when all draws are wrong."""
+    seen = []
+    with Pipeline(noisy(15.0), TinyClassifier(tiny), 2) as pipeline:
+
+        def views(pictures, seeds):
+            seen.append(len(pictures))
+            assert len(set(seeds)) == len(seeds)
+            return pipeline.views(pictures, seeds)
+
+        parameters = adaptive.parameters(EPS, random=True, steps=12)
+        assert parameters["draws"] == 20
+        attacked = adaptive.attack_through(
+            tiny, views, photos.images, photos.data.targets, parameters, seed=3, batch=64
+        )
+        seeds = range(10_000, 10_000 + N)
+        through = pipeline.predict(attacked, seeds).argmax(1)
+        unharmed = pipeline.predict(with_noise(photos, EPS), seeds).argmax(1)
+    assert np.abs(attacked.astype(int) - photos.images).max() <= EPS
+    assert balanced_accuracy(photos.data.targets, unharmed, 3) - 0.3 > balanced_accuracy(
+        photos.data.targets, through, 3
+    )
+    assert seen[0] == N * 20
+    assert all(later <= earlier for earlier, later in pairwise(seen))
+
+
+def test_image_leaves_only_when_every_draw_is_wrong_by_the_margin(photos):
+    """A network whose answer is the defended image's first pixel: the draws decide, and nothing else."""
+
+    class FirstPixel(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, pixels):
+            first = pixels[:, 0, 0, 0] * self.weight
+            return torch.stack([first, 100 - first], 1)
+
+    calls = []
+
+    def views(pictures, seeds):  # image 0: all draws wrong; image 1: one draw of four right
+        calls.append(len(pictures))
+        out = np.stack(list(pictures))
+        out[:, 0, 0, 0] = 0
+        if len(pictures) == 8:
+            out[4, 0, 0, 0] = 200
+        else:
+            out[0, 0, 0, 0] = 200
+        return out
+
+    parameters = adaptive.parameters(2.0, random=True, steps=3, draws=4)
+    adaptive.attack_through(FirstPixel(), views, photos.images[:2], np.zeros(2, np.int64), parameters, 0, batch=8)
+    assert calls == [8, 4, 4, 4]
+
+
+def test_deterministic_defence_needs_one_draw():
+    assert adaptive.parameters(2.0, random=False)["draws"] == 1
+    chosen = adaptive.parameters(2.0, random=True)
+    assert chosen["draws"] >= 20
+    assert chosen["steps"] >= 50
+
+
+def test_square_through_the_pipeline_beats_noise(tiny, photos):
+    eps = 2 * EPS  # without a gradient it takes more
+    parameters = black_box.parameters(eps, random=False, quick=True)
+    with Pipeline(noisy(0.0), TinyClassifier(tiny), 2) as pipeline:
+        attacked = black_box.square(pipeline, photos.images, photos.data.targets, parameters, seed=1)
+    assert 0 < np.abs(attacked.astype(int) - photos.images).max() <= eps
+    assert accuracy(tiny, attacked, photos) < accuracy(tiny, with_noise(photos, eps), photos) - 0.2
+
+
+# -- the same on every picture ------------------------------------------------------------------------------
+
+
+def test_universal_perturbation_beats_noise_on_pictures_it_never_saw(tiny, photos):
+    train, judged = photos.images[: N // 2], photos.images[N // 2 :]
+    parameters = universal.parameters(EPS, True)
+    change = universal.train(tiny, train, photos.data.targets[: N // 2], parameters, seed=0)
+    assert change.dtype == np.int16
+    assert 0 < np.abs(change).max() <= EPS
+    rest = Photographs(
+        LabelledImages(photos.data.paths[N // 2 :], photos.data.targets[N // 2 :], photos.data.labels, "rest"), judged
+    )
+    assert accuracy(tiny, universal.apply(judged, change), rest) < accuracy(tiny, with_noise(rest, EPS), rest) - 0.2
+
+
+def test_sticker_keeps_its_budget_and_its_drawing_has_a_gradient(photos):
+    parameters = sticker.parameters(True)
+    spots = np.zeros((parameters["spots"], 6), np.float32)
+    spots[:, :2] = np.random.default_rng(0).normal(0, 1, (parameters["spots"], 2))
+    spots[:, 2:5], spots[:, 5] = 9, 9  # white, as opaque as can be
+    black = np.zeros((1, 64, 64, 3), np.uint8)
+    drawn = sticker.apply(black, spots[:1], parameters)
+    assert drawn.max() <= np.ceil(255 * parameters["max_alpha"])
+    assert drawn.max() > 200 * parameters["max_alpha"]
+    assert (drawn > 8).any(axis=3).mean() < 4 * parameters["area"] / parameters["spots"]
+    wanted = torch.from_numpy(spots).requires_grad_(True)
+    sticker.draw(wanted, to_tensor(photos.images[:2]), parameters).sum().backward()
+    assert torch.isfinite(wanted.grad).all()
+    assert (wanted.grad[:, :2].abs().sum(1) > 0).all()
+
+
+def test_sticker_is_trained_to_raise_the_loss(tiny, photos):
+    parameters = sticker.parameters(True) | {"radius": 0.3, "max_alpha": 0.9}
+    trained = sticker.train(tiny, photos.images, photos.data.targets, parameters, seed=0)
+    chance = np.random.default_rng(0).normal(0, 1, trained.shape).astype(np.float32)
+
+    def loss(spots: np.ndarray) -> float:
+        with torch.no_grad():
+            logits = tiny(to_tensor(sticker.apply(photos.images, spots, parameters)))
+            return float(nn.functional.cross_entropy(logits, torch.from_numpy(photos.data.targets)))
+
+    assert loss(trained) > loss(chance)
