@@ -134,10 +134,10 @@ def _bundle(args: argparse.Namespace) -> int:
     from deploy.profiles import find_board
 
     board = find_board(args.board)
-    key = args.key or _own_key()
-    request = Request(board, board.system(args.os), key, tuple(args.model), args.locks or LOCKS)
+    system = board.system(args.os)
+    request = Request(board, system, args.key or _own_key(), tuple(args.model), args.locks or LOCKS)
     archive = make(request, args.out)
-    print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB for {board.title} with {request.system.title}")
+    print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB for {board.title} with {system.title}")
     return 0
 
 

@@ -71,6 +71,7 @@ def tiny(folder: Path, version: str, bad: str = "", seed: bytes = SEED, **manife
     code = PROGRAM.replace("VERSION", version).encode()
     own = _wheel(stage / "wheels", "edge_mdda", version, {"edge_mdda/__init__.py": b"", "edge_mdda/__main__.py": code})
     tool = _installer_wheel(stage / "wheels")
+    (stage / "models" / "none.txt").write_text("tiny\n")
     if bad:
         (stage / "models" / "bad.txt").write_text(bad)
     (stage / "kernels" / "none.txt").write_text("tiny\n")

@@ -202,7 +202,7 @@ def test_an_altered_file_is_refused(place, store, tmp_path, name):
 def test_a_file_too_many_one_too_few_and_a_link_are_refused(place, store, tmp_path):
     stage = changed_stage(store, tmp_path)
     (stage / "wheels/more.whl").write_bytes(b"x")
-    assert "wheels/more.whl: is not in the signed list" in one_line(place.install_sh(stage))
+    assert "wheels/more.whl: the signed list does not name this file" in one_line(place.install_sh(stage))
     (stage / "wheels/more.whl").unlink()
     (stage / "config.env").rename(tmp_path / "config.env")
     assert "config.env: is missing" in one_line(place.install_sh(stage))
