@@ -62,13 +62,13 @@ def program(root: Path) -> str:
     """This source tree on the board, with what purifying needs; kernels come from ``/program/kernels``."""
     from deploy.lock import lock_path, read_lock
     from deploy.profiles import find_board
-    from deploy.wheels import fetch
+    from deploy.wheels import cache_folder, fetch
 
     board = find_board("rpi4")
     system = board.system("bookworm")
     pins = [pin for pin in read_lock(lock_path(system, board.arch)) if pin.name in ("numpy", "opencv-python-headless")]
     try:
-        wheels = fetch(pins, board, system)
+        wheels = fetch(pins, board, system, cache_folder())
     except EdgeMddaError as error:
         pytest.skip(str(error))
     site = root / "program/site"

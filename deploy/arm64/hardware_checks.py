@@ -98,7 +98,8 @@ def network(bench: Bench) -> Iterator[Result]:
 
 def scan(bench: Bench) -> Iterator[Result]:
     """Every word of the kernels is an instruction of this CPU: they never ask what the CPU has."""
-    libraries = sorted(path for path in bench.board.root.rglob("kernels-*.so") if KERNEL_FILES.fullmatch(path.name))
+    found = (path for path in bench.board.root.rglob("kernels-*.so") if bench.exchange not in path.parents)
+    libraries = sorted(path for path in found if KERNEL_FILES.fullmatch(path.name))
     if not libraries:
         yield judged("scan", False, "no native kernels are installed")
     for library in libraries:

@@ -60,7 +60,8 @@ def kernels(bench: Bench) -> Iterator[Result]:
 def _purified(picture: np.ndarray, preset: str) -> np.ndarray:
     from edge_mdda.mdda import Purifier
 
-    with Purifier(*picture.shape[:2], PRESETS[preset]) as purifier:
+    height, width = picture.shape[:2]
+    with Purifier(height, width, PRESETS[preset]) as purifier:
         return purifier.purify(picture, SEED)
 
 

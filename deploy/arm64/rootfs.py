@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.arm64.errors import BenchError, UnavailableError
+from deploy.wheels import cache_folder
 
 RECIPE = 1
 """Raise it when a root that is made from the same packages would look different."""
@@ -33,12 +34,6 @@ FOLDERS = ("dev", "proc", "run", "sys", "tmp", "root", "home", "etc")
 LEFT_OUT = ("./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./usr/share/info", "./usr/share/lintian")
 BUILD_TIMEOUT_S = 900
 DOWNLOAD_ATTEMPTS = 3
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/edge-mdda/arm64``, in the home directory by default."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(home) / "edge-mdda" / "arm64"
 
 
 def wanted_packages(python: str) -> list[str]:
@@ -73,7 +68,7 @@ def prepared(codename: str, python: str, mirror: str | None = None, fresh: bool 
         A package cannot be unpacked.
     """
     recipe = json.dumps([RECIPE, codename, wanted_packages(python), LEFT_OUT, FOLDERS])
-    place = cache_folder() / f"{codename}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    place = cache_folder() / "arm64" / f"{codename}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     place.parent.mkdir(parents=True, exist_ok=True)
     with _locked(place.with_suffix(".lock")):
         if place.is_dir() and not fresh:
