@@ -23,7 +23,8 @@ from benchmarks.robustness.defences import DEFENCES  # noqa: E402
 from benchmarks.robustness.errors import RobustnessError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = "none bdr sr nrp jpeg median gaussian nlm tvm rof mdda_mild mdda_balanced mdda_strong".split()
+NAMES = ["none", "bdr", "sr", "nrp", "jpeg", "median", "gaussian", "nlm", "tvm", "rof"]
+NAMES += ["mdda_mild", "mdda_balanced", "mdda_strong"]
 RANDOM = {"tvm", "mdda_mild", "mdda_balanced", "mdda_strong"}
 EPS = 8  # grey levels
 

@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from benchmarks.robustness import figure_data, figures  # noqa: E402
-from benchmarks.robustness.errors import RobustnessError  # noqa: E402
+from benchmarks.robustness import figure_data, figures
+from benchmarks.robustness.errors import RobustnessError
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
