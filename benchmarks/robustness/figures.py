@@ -56,7 +56,7 @@ STRIP_ROWS = 3  # photographs
 EXAMPLES = """\
 examples:
   python -m benchmarks.robustness figures out.json --out report/
-  python -m benchmarks.robustness figures out.json tune.json --out report/ --photographs
+  python -m benchmarks.robustness figures out.json tune.json alarm.json --out report/ --photographs
   python -m benchmarks.robustness figures --out benchmarks/figures --demo
 """
 
@@ -352,7 +352,7 @@ def add_command(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "figures",
         help="draw the figures of a report",
-        description=f"{__doc__.split(chr(10))[0]}\n\nReads what --json of a run or of tune has written. {NOTICE}",
+        description=f"{__doc__.split(chr(10))[0]}\n\nReads what --json of run, tune or alarm has written. {NOTICE}",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

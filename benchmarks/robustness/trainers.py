@@ -27,8 +27,8 @@ SSP_STEPS = 4
 SSP_STEP_SHARE = 0.5  # of eps
 FEATURE_BLOCKS = 5  # of EfficientNet-Lite0: 40 channels at an eighth of the side
 FEATURE_WEIGHT, PIXEL_WEIGHT, CRITIC_WEIGHT = 1.0, 50.0, 5e-3
-"""Of the losses on features, on pixels in 0..1 and of the critic. With a pixel weight of 1 the purifier changed the colours
-of clean photographs, which these features hardly see, to a PSNR of 22 dB."""
+"""Of the losses on features, on pixels in 0..1 and of the critic. With a pixel weight of 1 the purifier changed the
+colours of clean photographs, which these features hardly see, to a PSNR of 22 dB."""
 CRITIC_LR = 1e-4
 CRITIC_WIDTHS = (16, 32, 64)
 

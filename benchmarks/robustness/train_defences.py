@@ -217,7 +217,7 @@ def add_command(subparsers: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command alone, for ``python -m benchmarks.robustness.train_learned``."""
+    """The command alone, for ``python -m benchmarks.robustness.train_defences``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.robustness")
     add_command(parser.add_subparsers(required=True, metavar="COMMAND"))
     args = parser.parse_args(arguments)
