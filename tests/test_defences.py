@@ -18,26 +18,13 @@ pytest.importorskip("safetensors")
 pytest.importorskip("skimage")
 pytest.importorskip("pywt")
 
-from benchmarks.robustness import choose_defences, defences, learned, train_learned, trainers  # noqa: E402
+from benchmarks.robustness import choose_defences, defences, learned, train_defences, trainers  # noqa: E402
 from benchmarks.robustness.defences import DEFENCES  # noqa: E402
 from benchmarks.robustness.errors import RobustnessError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = [
-    "none",
-    "bdr",
-    "sr",
-    "nrp",
-    "jpeg",
-    "median",
-    "gaussian",
-    "nlm",
-    "tvm",
-    "rof",
-    "mdda_mild",
-    "mdda_balanced",
-    "mdda_strong",
-]
+NAMES = ["none", "bdr", "sr", "nrp", "jpeg", "median", "gaussian", "nlm", "tvm", "rof"]
+NAMES += ["mdda_mild", "mdda_balanced", "mdda_strong"]
 RANDOM = {"tvm", "mdda_mild", "mdda_balanced", "mdda_strong"}
 EPS = 8  # grey levels
 
@@ -74,9 +61,11 @@ def test_a_defence_keeps_shape_and_type_and_is_a_function_of_image_and_seed(name
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("none", "bdr")])
-def test_a_defence_takes_noise_out_and_leaves_the_lesion(name, noisy, drawn_image):
-    found = DEFENCES[name].open()(noisy, 1)
-    assert rms(found, drawn_image) < 0.9 * rms(noisy, drawn_image)
+def test_a_defence_takes_a_perturbation_out_and_leaves_the_lesion(name, noisy, drawn_image):
+    apply = DEFENCES[name].open()
+    cleaned = apply(noisy, 1)
+    assert rms(cleaned, apply(drawn_image, 1)) < 0.9 * rms(noisy, drawn_image)
+    assert np.corrcoef(cleaned.ravel(), drawn_image.ravel())[0, 1] > 0.97
 
 
 def test_bit_depth_keeps_the_ends_and_has_so_many_levels():
@@ -201,22 +190,22 @@ def photos() -> np.ndarray:
 
 def test_a_killed_training_goes_on_to_the_same_weights(photos, tmp_path, monkeypatch):
     recipe = trainers.Recipe(steps=6, batch=2, crop=32, lr=1e-3)
-    whole = train_learned.train("sr", recipe, photos, "hash", tmp_path / "whole", lambda step: None)
+    whole = train_defences.train("sr", recipe, photos, "hash", tmp_path / "whole", lambda step: None)
 
     def stop(step: int) -> None:
         if step == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_learned, "CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr(train_defences, "CHECKPOINT_EVERY", 3)
     with pytest.raises(KeyboardInterrupt):
-        train_learned.train("sr", recipe, photos, "hash", tmp_path / "cut", stop)
+        train_defences.train("sr", recipe, photos, "hash", tmp_path / "cut", stop)
     assert torch.load(tmp_path / "cut" / "sr.pt", weights_only=True)["step"] == 3
     steps: list[int] = []
-    resumed = train_learned.train("sr", recipe, photos, "hash", tmp_path / "cut", steps.append)
+    resumed = train_defences.train("sr", recipe, photos, "hash", tmp_path / "cut", steps.append)
     assert steps == [4, 5, 6]
     assert learned.weight_bytes(resumed.network) == learned.weight_bytes(whole.network)
     with pytest.raises(ValueError, match="other options or data"):
-        train_learned.train("sr", recipe, photos, "another", tmp_path / "cut", steps.append)
+        train_defences.train("sr", recipe, photos, "another", tmp_path / "cut", steps.append)
 
 
 def test_perturbations_stay_within_eps_and_move_features(photos):
@@ -252,14 +241,14 @@ def test_batches_depend_on_seed_and_step_alone(photos):
 )
 def test_wrong_training_options_are_one_line(arguments, message, capsys):
     parser = argparse.ArgumentParser()
-    train_learned.add_command(parser.add_subparsers())
+    train_defences.add_command(parser.add_subparsers())
     with pytest.raises(SystemExit):
         parser.parse_args(["train-defences", *arguments])
     assert message in capsys.readouterr().err
 
 
 def test_training_without_data_says_so(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.robustness.train_learned", "train-defences", "sr"]
+    command = [sys.executable, "-m", "benchmarks.robustness.train_defences", "train-defences", "sr"]
     command += ["--data", str(tmp_path / "none"), "--out", str(tmp_path / "run"), "--weights", str(tmp_path / "w")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 1

@@ -179,6 +179,22 @@ def test_draws_are_sorted_by_series(content):
     assert figure_data.draw_curves({"draws": [{"draws": 1, "balanced_accuracy": 0.5}]})[0].low == [0.5]
 
 
+def test_the_rows_of_tune_and_alarm_are_told_apart_from_a_runs(content, tmp_path):
+    settings = [{"params": {}, "clean": 0.8, "attacked": 0.4, "ms": 3.0}, {"clean": 0.7, "attacked": 0.5, "ms": 4.0}]
+    alarm = {"attack": "clean", "eps": 0.0, "knows": "gray", "draws": 1, "balanced_accuracy": 0.7}
+    files = {
+        "run": {"rows": content["rows"]},
+        "tune": {"rows": settings, "chosen": {"mild": 0}, "n": 3},
+        "alarm": {"rows": [alarm, alarm | {"attack": "difgsm", "eps": 2.0}]},
+    }
+    for name, part in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(part), encoding="utf-8")
+    found = figure_data.read(tmp_path / f"{name}.json" for name in files)
+    assert found["rows"] == content["rows"]
+    assert [point.get("name") for point in found["pareto"]] == ["mild", None]
+    assert [curve.defence for curve in figure_data.draw_curves(found)] == ["clean", "difgsm 2/255, gray"]
+
+
 def test_a_strip_shows_the_perturbation_sixteen_times(drawn_image):
     attacked = drawn_image.astype(int)
     attacked[:112] += 4

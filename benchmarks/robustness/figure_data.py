@@ -1,6 +1,7 @@
-"""What the figures show, taken from the JSON of ``run`` and ``tune``: plain lists and arrays, no drawing.
+"""What the figures show, taken from the JSON of ``run``, ``tune`` and ``alarm``: plain lists and arrays, no drawing.
 
-Keys that are read, from one file or several:
+``tune`` and ``alarm`` have ``rows`` of their own, which are told by their fields (:func:`by_kind`). Keys that are read,
+from one file or several:
 
 ``rows``
     Of ``run``: ``{network, knows, attack, made_on, eps, defence, n, balanced_accuracy, balanced_accuracy_ci,
@@ -88,8 +89,25 @@ def read(paths: Iterable[Path]) -> dict[str, Any]:
             raise RobustnessError(f"{path}: not JSON; name what --json of a run has written") from error
         if not isinstance(found, dict) or not any(key in found for key in KEYS):
             raise RobustnessError(f"{path}: holds none of {', '.join(KEYS)}; name what --json of a run has written")
-        content |= found
+        content |= by_kind(found)
     return content
+
+
+def by_kind(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of one file, with the rows of ``tune`` under ``pareto`` and those of ``alarm`` under ``draws``."""
+    rows = content.get("rows") or [{}]
+    if "attacked" in rows[0]:
+        names = {index: name for name, index in content.get("chosen", {}).items()}
+        return {"pareto": [row | ({"name": names[n]} if n in names else {}) for n, row in enumerate(rows)]}
+    if "draws" in rows[0]:
+        return {"draws": [row | {"series": row.get("series") or _series(row)} for row in rows]}
+    return content
+
+
+def _series(row: Row) -> str:
+    if row["attack"] == CLEAN:
+        return CLEAN
+    return f"{row['attack']} {row['eps']:g}/255, {row['knows']}"
 
 
 def networks(content: Row) -> list[str]:

@@ -1,6 +1,7 @@
 """``python -m benchmarks.robustness figures``: the figures of a report, as small PNG files.
 
-Colours are those of Okabe and Ito, which colour-blind readers tell apart; every curve has a marker of its own too.
+Colours are those of Okabe and Ito, which colour-blind readers tell apart, with wine in place of their yellow, which is
+faint on white; every curve has a marker of its own too.
 Figures of patients' photographs are only written outside the repository (or where git ignores them); the README's strip
 is made of the drawn demo picture.
 
@@ -35,7 +36,7 @@ DPI = 100
 WIDTH = 8.8  # inches: the width of a README
 PALETTE_SIZES = (256, 128, 64, 48, 32, 24, 16)
 """Colours of a PNG: the most at which the file stays small enough."""
-COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#999999", "#F0E442", "#0072B2")
+COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#999999", "#882255", "#0072B2")
 MARKERS = "xsvD^*P<o"
 CONFUSION_ATTACK, CONFUSION_EPS = "difgsm", (2.0, 6.0)
 CONFUSION_DEFENCES = ("bdr", "sr", "nrp", "mdda_balanced")
@@ -45,6 +46,7 @@ TITLES = {
     "transfer": "transfer: trains another network",
     "adaptive": "adaptive: knows network and defence",
 }
+SPREAD = 0.02  # of the axis, between points of one eps
 PANEL = 224  # pixels a side of a picture in a strip
 DEMO_PANEL = 160
 GAIN = 16  # of the perturbation
@@ -54,7 +56,7 @@ STRIP_ROWS = 3  # photographs
 EXAMPLES = """\
 examples:
   python -m benchmarks.robustness figures out.json --out report/
-  python -m benchmarks.robustness figures out.json tune.json --out report/ --photographs
+  python -m benchmarks.robustness figures out.json tune.json alarm.json --out report/ --photographs
   python -m benchmarks.robustness figures --out benchmarks/figures --demo
 """
 
@@ -87,8 +89,17 @@ def curve_figure(panels: Sequence[figure_data.Panel], labels: Mapping[str, str],
     shown = list(dict.fromkeys(curve.defence for panel in panels for curve in panel.curves))
     for n, panel in enumerate(panels, start=1):
         axes = fig.add_subplot(1, len(panels), n)
+        strengths = sorted({eps for curve in panel.curves for eps in curve.eps})
+        step = SPREAD * strengths[-1]
         for curve in panel.curves:
-            _draw(axes, curve, shown.index(curve.defence), labels.get(curve.defence, curve.defence))
+            place = shown.index(curve.defence)
+            aside = step * (place - (len(shown) - 1) / 2) if len(strengths) == 1 else 0.0
+            _draw(axes, curve, place, labels.get(curve.defence, curve.defence), aside)
+        if len(strengths) == 1:
+            axes.set_xticks(strengths, [f"{strengths[0]:g}"])
+            axes.set_xlim(strengths[0] - len(shown) * step, strengths[0] + len(shown) * step)
+        else:
+            axes.set_xlim(-step, strengths[-1] + step)
         made_on = f" on {panel.made_on}" if panel.made_on else ""
         axes.set_title(f"{TITLES.get(panel.knows, panel.knows)}\n{panel.attack}{made_on}, {panel.n} images", size=8)
         axes.set_xlabel("eps, grey levels of 255", size=8)
@@ -111,7 +122,7 @@ def reliability_figure(sets: Mapping[str, Sequence[Mapping[str, float]]]) -> Fig
     for n, (name, bins) in enumerate(sets.items()):
         total = sum(b["count"] for b in bins)
         x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
-        colour, marker = COLOURS[-1 - n % len(COLOURS)] if n else COLOURS[5], MARKERS[-1 - n % len(MARKERS)]
+        colour, marker = COLOURS[(5 + 3 * n) % len(COLOURS)], MARKERS[(5 + 3 * n) % len(MARKERS)]
         label = f"{name}: calibration error {figure_data.calibration_error(bins):.3f}"
         axes.plot(x, y, color=colour, linewidth=1, label=label, marker=marker, markersize=3)
         axes.scatter(x, y, [600 * b["count"] / total for b in bins], color=colour, alpha=0.35, linewidths=0)
@@ -158,7 +169,9 @@ def pareto_figure(points: Sequence[Mapping[str, Any]]) -> Figure:
     for n, point in enumerate(points):
         if point.get("name"):
             axes.annotate(str(point["name"]), (clean[n], attacked[n]), (6, 6), textcoords="offset points", size=8)
-    fig.colorbar(cloud, label="ms an image")
+    scale = fig.colorbar(cloud)
+    scale.set_label("ms an image", size=8)
+    scale.ax.tick_params(labelsize=7)
     axes.set_xlabel("balanced accuracy, clean", size=8)
     axes.set_ylabel("balanced accuracy, attacked", size=8)
     axes.grid(alpha=0.3)
@@ -273,8 +286,15 @@ def _figure(width: float, height: float) -> Figure:
     return Figure((width, height), DPI, layout="constrained")
 
 
-def _draw(axes: Any, curve: figure_data.Curve, n: int, label: str) -> None:
+def _draw(axes: Any, curve: figure_data.Curve, n: int, label: str, aside: float = 0.0) -> None:
+    """A curve with its band; a single point with its interval, moved ``aside`` so that others do not cover it."""
     colour, marker = COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]
+    if len(curve.eps) == 1:
+        axes.plot([curve.eps[0] + aside] * 2, [curve.low[0], curve.high[0]], color=colour, linewidth=0.8)
+        axes.plot(
+            curve.eps[0] + aside, curve.value[0], color=colour, marker=marker, markersize=4, linewidth=1.3, label=label
+        )
+        return
     axes.plot(curve.eps, curve.value, color=colour, marker=marker, markersize=4, linewidth=1.3, label=label)
     axes.fill_between(curve.eps, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
 
@@ -332,7 +352,7 @@ def add_command(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "figures",
         help="draw the figures of a report",
-        description=f"{__doc__.split(chr(10))[0]}\n\nReads what --json of a run or of tune has written. {NOTICE}",
+        description=f"{__doc__.split(chr(10))[0]}\n\nReads what --json of run, tune or alarm has written. {NOTICE}",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

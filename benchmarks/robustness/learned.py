@@ -2,7 +2,7 @@
 
 The authors' weights are not used: both networks are small ones of ours, trained on the ``train`` split by
 ``python -m benchmarks.robustness train-defences`` along the published recipes. What differs from the papers stands in
-:mod:`benchmarks.robustness.train_learned` and, with command, seed and data, in the JSON beside each weight file.
+:mod:`benchmarks.robustness.train_defences` and, with command, seed and data, in the JSON beside each weight file.
 
 References
 ----------

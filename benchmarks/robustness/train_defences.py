@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.robustness.trainers import TRAINERS, NrpTrainer, Recipe, SrTrainer, crops
+from benchmarks.robustness.trainers import CONSTANTS, TRAINERS, NrpTrainer, Recipe, SrTrainer, crops
 from edge_mdda.console import Progress
 from edge_mdda.digest import sha256
 from edge_mdda.errors import EdgeMddaError
@@ -78,7 +78,8 @@ def train(
     trainer = TRAINERS[name](recipe)
     for module in trainer.modules.values():
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    path, first, origin = out / f"{name}.pt", 0, {"recipe": asdict(recipe), "labels_hash": labels_hash}
+    path, first = out / f"{name}.pt", 0
+    origin = {"recipe": asdict(recipe), "constants": CONSTANTS[name], "labels_hash": labels_hash}
     if path.exists():
         stored = load_checkpoint(path)
         if stored.get("origin") != origin:
@@ -116,6 +117,7 @@ def _describe(name: str, recipe: Recipe, weights: bytes, labels_hash: str, n_tra
         "note": "ours, trained by the published recipe; not the authors' weights",
         "command": f"python -m benchmarks.robustness train-defences {name} {options}",
         **asdict(recipe),
+        **CONSTANTS[name],
         "data": {"set": "HAM10000", "split": "train", "images": n_train, "labels_sha256": labels_hash},
         "licence": LICENCE,
         "torch": torch.__version__,
@@ -215,7 +217,7 @@ def add_command(subparsers: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command alone, for ``python -m benchmarks.robustness.train_learned``."""
+    """The command alone, for ``python -m benchmarks.robustness.train_defences``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.robustness")
     add_command(parser.add_subparsers(required=True, metavar="COMMAND"))
     args = parser.parse_args(arguments)
