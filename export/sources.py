@@ -25,6 +25,7 @@ from export import graphs
 from export.dataset import CLASSES, MALIGNANT, SIDE
 from export.errors import ExportError
 from export.ranges import teacher_of
+from export.train import keep_freed_memory
 
 if TYPE_CHECKING:
     import onnx
@@ -190,6 +191,7 @@ def _torch_predict(
 ) -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
+    keep_freed_memory()  # else each picture pays for its activations' memory anew, which costs more than the arithmetic
     shift, scale = (torch.tensor(v, dtype=torch.float32) for v in (mean, std))
 
     def predict(batch: np.ndarray) -> np.ndarray:

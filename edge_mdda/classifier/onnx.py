@@ -25,6 +25,7 @@ class OnnxClassifier:
             import onnxruntime
         except ImportError as error:
             raise ModelError("onnxruntime is not installed; run: pip install onnxruntime") from error
+        onnxruntime.disable_telemetry_events()  # patients' boards report nothing, wherever a build could
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
