@@ -76,7 +76,7 @@ def test_a_folder_of_models_holds_one_for_each_runtime(models, monkeypatch, tmp_
     monkeypatch.setenv(RUNTIME_SETTING, "tflite")
     assert built_in().suffix == ".tflite"
     shutil.copy(built_in("onnx"), models / "second.onnx")
-    with pytest.raises(ModelError, match="expected one model ending in .onnx"):
+    with pytest.raises(ModelError, match=r"expected one model ending in \.onnx"):
         built_in("onnx")
     monkeypatch.setenv(RUNTIME_SETTING, "tensorflow")
     with pytest.raises(ModelError, match=RUNTIME_SETTING):
