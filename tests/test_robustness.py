@@ -19,7 +19,7 @@ pytest.importorskip("torchattacks")
 
 from tiny_attacked import EPS, TinyPixels, drawn_photographs  # noqa: E402
 
-from benchmarks.robustness import images, plan, report  # noqa: E402
+from benchmarks.robustness import images, networks, plan, report  # noqa: E402
 from benchmarks.robustness.__main__ import main  # noqa: E402
 from benchmarks.robustness.attacks import to_tensor  # noqa: E402
 from benchmarks.robustness.cache import Cache, hash_code, key_of, load_images, seed_of  # noqa: E402
@@ -27,8 +27,10 @@ from benchmarks.robustness.errors import RobustnessError  # noqa: E402
 from benchmarks.robustness.images import Photographs  # noqa: E402
 from benchmarks.robustness.networks import Twin  # noqa: E402
 from benchmarks.robustness.rows import scores  # noqa: E402
-from benchmarks.robustness.run import Options  # noqa: E402
+from benchmarks.robustness.run import Options, Run  # noqa: E402
 from benchmarks.robustness.sets import Maker  # noqa: E402
+from benchmarks.robustness.squeezenet import SqueezeNet  # noqa: E402
+from benchmarks.robustness.surrogate_file import save_surrogate  # noqa: E402
 from edge_mdda.classifier import BUILT_IN, open_classifier  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -220,7 +222,7 @@ def test_report_has_the_hardest_attacker_first_and_the_worst_attack_of_each():
 
 
 def test_plan_narrows():
-    jobs = plan.plan(True, attacks=("fgsm",), eps=(1.0, 2.0), per_class=1)
+    jobs = [job for job in plan.plan(True, ("fgsm",), (1.0, 2.0), 1) if "hardened" not in (job.networks or ())]
     assert [(job.attack, job.eps, job.per_class) for job in jobs] == [("clean", (0.0,), 1), ("fgsm", (1.0, 2.0), 1)]
 
 
@@ -293,7 +295,6 @@ def test_interrupt_is_one_line_and_leaves_no_report(data_folder, tmp_path):
 
 def test_defence_without_its_weights_is_left_out_unless_it_was_asked_for(data_folder, tmp_path, monkeypatch, capsys):
     from benchmarks.robustness import defences
-    from benchmarks.robustness.run import Run
 
     def broken():
         raise RobustnessError("no weights here")
@@ -306,6 +307,42 @@ def test_defence_without_its_weights_is_left_out_unless_it_was_asked_for(data_fo
     assert capsys.readouterr().err.strip() == "robustness: the defence 'lost' is left out: no weights here"
     with pytest.raises(RobustnessError, match="no weights"):
         Run(Options(**chosen, defences=("lost",)))
+
+
+def test_the_other_attackers_have_rows(data_folder, tmp_path, monkeypatch):
+    """Transfer from every surrogate that lies there, through the defence, and by scores."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(networks, "SURROGATES", tmp_path)
+    save_surrogate(tmp_path / "squeezenet1_1.weights.xz", SqueezeNet(7), "squeezenet1_1", "abcdefg", 4)
+    run = Run(
+        Options(
+            data=data_folder,
+            models=("standard",),
+            quick=True,
+            attacks=("difgsm", "pgd50", "square"),
+            eps=(2.0,),
+            knows=("transfer", "adaptive", "black"),
+            defences=("none",),
+            images=1,
+            seed=0,
+            threads=1,
+            device="cpu",
+            cache=tmp_path / "cache",
+        )
+    )
+    rows = list(run.rows())
+    assert run.progress.done == run.progress.total
+    found = {(row["knows"], row["attack"], row["made_on"]): row for row in rows if row["made_on"] != "hardened"}
+    assert set(found) == {
+        ("gray", "clean", "standard"),
+        ("transfer", "difgsm", "squeezenet1_1"),
+        ("adaptive", "pgd50", "standard"),
+        ("black", "square", "standard"),
+    }
+    assert {row["eps"] for key, row in found.items() if key[1] != "clean"} == {2.0}
+    clean, through = found["gray", "clean", "standard"], found["adaptive", "pgd50", "standard"]
+    assert through["balanced_accuracy"] < clean["balanced_accuracy"] - 0.4
+    assert run.parameters["black/square, defence without noise"][2.0]["queries"] >= 50
 
 
 def test_missing_data_is_one_line(tmp_path, capsys):
@@ -335,8 +372,6 @@ def test_wrong_usage(arguments, capsys):
 
 
 def test_model_that_is_not_there_is_named(monkeypatch, tmp_path, data_folder, capsys):
-    from benchmarks.robustness import networks
-
     monkeypatch.setitem(networks.MODELS, "hardened", tmp_path / "gone.onnx")
     arguments = ["--quick", "--model", "hardened", "--images", "1", "--data", str(data_folder)]
     assert main([*arguments, "--cache", str(tmp_path)]) == 1
