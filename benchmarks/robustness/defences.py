@@ -25,7 +25,7 @@ GREY_MAX = 255  # grey levels
 
 BDR_BITS = 4
 JPEG_QUALITY = 30  # of 100
-MEDIAN_SIDE = 9  # pixels
+MEDIAN_SIDE = 11  # pixels
 GAUSSIAN_SIGMA = 2.5  # pixels
 NLM_STRENGTH = 12.0  # grey levels
 NLM_SEARCH, NLM_PATCH = (
