@@ -137,7 +137,7 @@ release_of() { # current or previous -> name of the release, or nothing
 }
 
 write() { # FILE MODE: standard input becomes the file, wholly or not at all
-    cat >"$1.new" && chmod "$2" "$1.new" && helper rename "$1.new" "$1"
+    cat >"$1.new" && chmod "$2" "$1.new" && helper place "$1.new" "$1"
 }
 
 selftest() { # RELEASE: what it computes is what the reference machine computed

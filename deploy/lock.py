@@ -155,7 +155,8 @@ def _require_known(name: str, requires: Sequence[str], system: System, arch: str
 def run_pip(arguments: Sequence[str], subject: str) -> None:
     """pip of this environment; DeployError with its own last word, which names the missing wheel."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # The umask decides about the modes of files inside a wheel that is built, and so about its bytes.
+    done = subprocess.run(command, capture_output=True, text=True, check=False, umask=0o022)
     if done.returncode:
         lines = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
         cause = next((line for line in lines if line.startswith("No matching")), lines[-1] if lines else "pip failed")

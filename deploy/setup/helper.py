@@ -133,8 +133,16 @@ def _link(args: argparse.Namespace) -> None:
     _sync_folder(os.path.dirname(args.name))
 
 
+def _place(args: argparse.Namespace) -> None:
+    """A new file takes the place of an old one, after its content has reached the disk."""
+    with open(args.source, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(args.source, args.target)
+    _sync_folder(os.path.dirname(args.target))
+
+
 def _rename(args: argparse.Namespace) -> None:
-    """Rename a folder or file for good, after all that was written has reached the disk."""
+    """Rename a folder for good, after all that was written below it, and anywhere else, has reached the disk."""
     os.sync()
     os.rename(args.source, args.target)
     _sync_folder(os.path.dirname(args.target))
@@ -232,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("lock").set_defaults(run=_lock)
     commands.choices["lock"].add_argument("descriptor", type=int)
     command("link", _link, "target", "name")
+    command("place", _place, "source", "target")
     command("rename", _rename, "source", "target")
     command("trim", _trim, "manifest", "folder")
     command("wheels", _wheels, "bundle")
