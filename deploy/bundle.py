@@ -173,6 +173,11 @@ def _chosen_models(request: Request) -> list[Path]:
             raise DeployError(f"{model}: board {request.board.name} runs {' and '.join(wanted)} files")
         if suffixes.count(suffix) > 1:
             raise DeployError(f"{model}: only one {suffix} model fits into a bundle")
+    missing = sorted(set(wanted) - set(suffixes))
+    if missing:  # the installer's self-test asks every runtime of the board
+        raise DeployError(
+            f"board {request.board.name} runs {' and '.join(wanted)} files: name one {missing[0]} model too"
+        )
     return models
 
 

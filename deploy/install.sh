@@ -165,7 +165,7 @@ selftest() { # RELEASE: what it computes is what the reference machine computed
 
 healthy() { # RELEASE, which is the current one: it answers through the command that people use
     first=$(head -n 1 "$prefix/releases/$1/runtimes") || return 1
-    if ! answer=$("$prefix/bin/edge-mdda" selftest --runtime "$first" 2>&1 9>&-); then
+    if ! answer=$(cd / && "$prefix/bin/edge-mdda" selftest --runtime "$first" 2>&1 9>&-); then
         printf '%s\n' "$answer" >&2
         return 1
     fi
@@ -177,14 +177,16 @@ go_back() { # OLD: the release before is in force again; none after a first inst
         helper link "releases/$1" "$prefix/current"
         install_units "$1" || say 'a unit of the release before cannot be started; see: journalctl -e'
     else
+        remove_units
         rm -f "$prefix/current"
     fi
     rm -f "$prefix/pending"
 }
 
-finish_pending() { # an earlier call was killed between switching and the end of the health check
+settled=''
+finish_pending() { # an earlier call was killed between switching and the end of the health check; says what it was
     [ -f "$prefix/pending" ] || return 0
-    old=$(cat "$prefix/pending")
+    { read -r old || true; read -r settled || true; } <"$prefix/pending"
     current=$(release_of current)
     if [ "$current" != "$old" ] && [ -n "$current" ]; then
         say "an earlier call was interrupted: checking $current"
@@ -193,7 +195,10 @@ finish_pending() { # an earlier call was killed between switching and the end of
         else
             say "$current is not healthy: going back to ${old:-nothing}"
             go_back "$old"
+            settled=back
         fi
+    else
+        settled=''
     fi
     rm -f "$prefix/pending"
 }
@@ -205,7 +210,7 @@ activate() { # RELEASE: switch to it, check it, go back by itself if it is not h
     [ -f "$prefix/etc/edge-mdda.env" ] || write "$prefix/etc/edge-mdda.env" 644 <"$prefix/releases/$1/config.env"
     step configured
     if [ "$old" != "$1" ]; then
-        printf '%s\n' "$old" | write "$prefix/pending" 644
+        printf '%s\n%s\n' "$old" "$command" | write "$prefix/pending" 644
         step pending
         helper link "releases/$1" "$prefix/current"
         step switched
@@ -330,6 +335,10 @@ do_install() {
 do_rollback() {
     take_lock
     finish_pending
+    if [ "$settled" = rollback ] || [ "$settled" = back ]; then # it was this very change that was interrupted
+        say "$(release_of current) is in force"
+        return 0
+    fi
     release=$(release_of previous)
     current=$(release_of current)
     drop=''
@@ -344,14 +353,7 @@ do_rollback() {
 do_uninstall() {
     [ -d "$prefix/releases" ] || die "nothing is installed in $prefix"
     take_lock
-    current=$(release_of current)
-    if [ -n "$current" ] && systemd_runs; then
-        for name in $(unit_names "$current"); do
-            control disable --now --quiet "$name" || true
-            rm -f "$unit_folder/$name"
-        done
-        control daemon-reload
-    fi
+    remove_units
     for name in edge-mdda edge-mdda-install; do
         if [ -n "$bin_dir" ] && [ "$(readlink "$bin_dir/$name" || true)" = "$prefix/bin/$name" ]; then
             rm -f "$bin_dir/$name"

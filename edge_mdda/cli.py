@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 MAX_THREADS = 256
-MODEL_HELP = "standard, hardened, or another .onnx or .tflite file with its manifest (standard)"
+MODEL_HELP = "another .onnx or .tflite with its manifest (standard: the built-in one)"
 THREADS_SETTING, PRESET_SETTING = "EDGE_MDDA_THREADS", "EDGE_MDDA_PRESET"  # what a board's configuration sets
 NO_MEMORY = "not enough memory: try a smaller image or fewer threads, or close other programs"
 DEMO_IMAGE = Path(__file__).parent / "models" / "demo-synthetic.jpg"

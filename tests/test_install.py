@@ -353,6 +353,23 @@ def test_killed_while_it_rolls_back(place, store):
         assert place.status()["previous"].startswith("1.0-")
 
 
+def test_a_rollback_that_was_interrupted_is_finished_when_repeated(place, store):
+    for step in ("configured", "pending", "switched", "restarted", "healthy", "previous"):
+        assert place.install_sh(store["2"]).returncode == 0
+        assert place.answer() == "2.0 tflite"
+        assert place.install_sh("rollback", EDGE_MDDA_INSTALL_STOP_AT=step).returncode == -9
+        done = place.install_sh("rollback")
+        assert done.returncode == 0, (step, done.stderr)
+        assert place.answer() == "1.0 tflite", step
+
+
+def test_a_setting_without_a_final_newline_counts(place):
+    (place.prefix / "etc/edge-mdda.env").write_bytes(
+        b"# a comment\r\nEDGE_MDDA_PRESET=strong\r\nEDGE_MDDA_RUNTIME=onnx"
+    )
+    assert place.answer() == "1.0 onnx"
+
+
 # -- two at once ------------------------------------------------------------------------------------------
 
 

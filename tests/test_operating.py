@@ -90,6 +90,6 @@ def test_the_rule_of_the_built_in_models_stands_in_their_manifests():
     for name in BUILT_IN_MODELS:
         for runtime in RUNTIMES:
             assert Path(built_in(runtime, name)).is_file()
-        manifest = open_classifier(name).manifest
-        assert manifest.operating_point["val"]["sensitivity"] >= SENSITIVITY
-        assert {"sensitivity", "specificity", "calibration_error_before"} <= set(manifest.operating_point["test"])
+            manifest = open_classifier(name, runtime).manifest
+            assert manifest.operating_point["val"]["sensitivity"] >= SENSITIVITY
+            assert {"sensitivity", "specificity", "calibration_error_before"} <= set(manifest.operating_point["test"])

@@ -7,8 +7,12 @@ write_commands() {
 #!/bin/sh
 # Written by install.sh. Runs the current release with the settings of etc/edge-mdda.env.
 prefix='$prefix'
-release=\$prefix/\$(readlink "\$prefix/current") || exit 1
-while IFS='=' read -r name value; do
+release=\$prefix/\$(readlink "\$prefix/current") || {
+    echo "edge-mdda: no release is in force; install a bundle" >&2
+    exit 1
+}
+while IFS='=' read -r name value || [ -n "\$name" ]; do
+    value=\${value%"\$(printf '\\r')"}
     case \$name in
         EDGE_MDDA_*[!A-Z_]* | '' | '#'*) continue ;;
         EDGE_MDDA_*) eval "[ -n \"\\\${\$name+set}\" ]" || export "\$name=\$value" ;;

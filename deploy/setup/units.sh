@@ -1,6 +1,8 @@
 # systemd units of a release: part of install.sh, which reads this file and sets prefix, user, units and unit_folder.
 # shellcheck shell=sh disable=SC2154
 
+unit_settle_s=5
+
 control() {
     if [ -n "$user" ]; then systemctl --user "$@"; else systemctl "$@"; fi
 }
@@ -54,13 +56,28 @@ install_units() { # RELEASE: its units take the place of those that are there, a
     done
 }
 
-units_run() { # RELEASE: none of its units has failed
+units_run() { # RELEASE: its units run, and still do a little later (one that dies is started again and again)
     systemd_runs || return 0
-    for name in $(unit_names "$1"); do
+    names=$(unit_names "$1")
+    [ -n "$names" ] || return 0
+    sleep "$unit_settle_s"
+    for name in $names; do
         case $name in *@.*) continue ;; esac
-        if control is-failed --quiet "$name"; then
-            say "the unit $name has failed; see: journalctl -u $name"
+        if ! control is-active --quiet "$name"; then
+            say "the unit $name does not run; see: journalctl -u $name"
             return 1
         fi
     done
+}
+
+remove_units() { # the units of every release that is there
+    systemd_runs || return 0
+    for folder in "$prefix"/releases/*; do
+        for name in $(unit_names "$(basename -- "$folder")"); do
+            [ -f "$unit_folder/$name" ] || continue
+            control disable --now --quiet "$name" || true
+            rm -f "$unit_folder/$name"
+        done
+    done
+    control daemon-reload
 }

@@ -113,7 +113,8 @@ def run_module(
     with (
         tempfile.TemporaryFile() as errors,  # not a pipe: a chatty library would fill it while its other end is unread
         subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            # Isolated like this process: `-m` would look into the current folder first, whoever may write there.
+            [sys.executable, *(["-I"] if sys.flags.isolated else []), "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -40,10 +40,8 @@ and the runtime to use where none is named."""
 BUILT_IN: Path
 """The built-in model; the same network for LiteRT lies beside it, see :func:`built_in`."""
 
-HARDENED = "hardened"
-BUILT_IN_MODELS = {"standard": "lesion-lite0-int8", HARDENED: "lesion-lite0-hardened-int8"}
-"""Names that stand for a model file, and its stem: the default, and one that was trained against attackers who know
-the purifier; it is less accurate on untouched images."""
+BUILT_IN_MODELS = {"standard": "lesion-lite0-int8"}
+"""Names that stand for a model file, and its stem."""
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models")
 
 
@@ -102,11 +100,9 @@ def _built_in(name: str, runtime: str | None) -> str:
         there = [file for file in os.listdir(folder) if file.endswith(suffix)]
     except OSError as error:
         raise ModelError(f"{folder} ({MODELS_SETTING}): cannot be read ({error.strerror})") from error
-    found = [file for file in there if (HARDENED in file) == (name == HARDENED)]
-    if len(found) != 1:
-        kind = f"'{HARDENED}' model" if name == HARDENED else "model"
-        raise ModelError(f"{folder} ({MODELS_SETTING}): expected one {kind} ending in {suffix}, found {len(found)}")
-    return os.path.join(folder, found[0])
+    if len(there) != 1:
+        raise ModelError(f"{folder} ({MODELS_SETTING}): expected one model ending in {suffix}, found {len(there)}")
+    return os.path.join(folder, there[0])
 
 
 def open_classifier(
