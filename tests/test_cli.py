@@ -58,7 +58,7 @@ def test_demo_prints_the_whole_answer():
 def test_demo_as_json_has_every_field_and_replays():
     first, again = (json.loads(run("screen", "--demo", "--json", "--seed", 7).stdout) for _ in range(2))
     assert set(first) >= FIELDS
-    assert first["purify"] == {"preset": "balanced", "seed": 7}
+    assert first["purify"] == {"preset": "balanced", "seed": 7, "draws": 1}
     assert set(first["model"]) == {"name", "sha256", "runtime"}
     assert set(first["timings_ms"]) == {"decode", "purify", "classify", "total"}
     assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-3)

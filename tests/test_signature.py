@@ -260,3 +260,20 @@ def test_a_manifest_cannot_name_files_elsewhere(name, model):
     change(manifest_path(model), files={name: "0" * 64})
     with pytest.raises(ModelError, match="field 'files'"):
         open_classifier(model)
+
+
+def test_a_manifest_inside_a_file_may_be_older_than_a_field():
+    """Models that were exported before manifests had a temperature stay whole; one that says otherwise does not."""
+    from edge_mdda.classifier.manifest import embedded_text, is_embedded
+    from tests.tiny_models import manifest_for
+
+    manifest = manifest_for(b"", "m.onnx")
+    inside = json.loads(embedded_text(manifest))
+    assert is_embedded(embedded_text(manifest), manifest)
+    older = {name: value for name, value in inside.items() if name not in ("temperature", "operating_point")}
+    assert is_embedded(json.dumps(older), manifest)
+    assert not is_embedded(json.dumps(older), manifest_for(b"", "m.onnx", temperature=2.0))
+    assert not is_embedded(json.dumps(inside | {"refer_at": 0.9}), manifest)
+    assert not is_embedded(json.dumps(inside | {"surprise": 1}), manifest)
+    assert not is_embedded("no JSON", manifest)
+    assert not is_embedded("[]", manifest)

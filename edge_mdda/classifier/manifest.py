@@ -7,7 +7,7 @@ import math
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from edge_mdda.classifier.signature import MAX_BYTES as MAX_SIGNATURE_BYTES
@@ -188,6 +188,20 @@ NOT_EMBEDDED = ("file", "sha256", "files")
 def embedded_text(manifest: Manifest) -> str:
     """What an ONNX file says of itself: the manifest less file names and hashes, which it cannot know."""
     return canonical({k: v for k, v in asdict(manifest).items() if k not in NOT_EMBEDDED}).decode()
+
+
+def is_embedded(text: str, manifest: Manifest) -> bool:
+    """Whether ``text``, from inside a model file, says what ``manifest`` says; it may be older than some fields."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return False
+    if not isinstance(content, dict):
+        return False
+    later = {f.name: f.default_factory() for f in fields(manifest) if f.default_factory is not MISSING}
+    later |= {f.name: f.default for f in fields(manifest) if f.default is not MISSING}
+    since = {name: value for name, value in later.items() if name not in NOT_EMBEDDED}
+    return canonical(since | content).decode() == embedded_text(manifest)
 
 
 def read_manifest(path: AnyPath) -> tuple[dict[str, Any], Manifest]:

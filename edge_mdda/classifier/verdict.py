@@ -9,7 +9,7 @@ from typing import Any
 from edge_mdda.classifier.manifest import (
     EMBEDDED_KEY,
     Manifest,
-    embedded_text,
+    is_embedded,
     manifest_path,
     read_manifest,
     read_signature,
@@ -115,7 +115,7 @@ def _fields(data: bytes) -> list[tuple[int, bytes]]:
 
 def _check_embedded(content: bytes, model: Path, manifest: Manifest) -> None:
     stored = onnx_metadata(content).get(EMBEDDED_KEY)
-    if stored is not None and stored != embedded_text(manifest):
+    if stored is not None and not is_embedded(stored, manifest):
         raise ModelError(f"{model}: the manifest inside the file differs from the one beside it")
 
 
