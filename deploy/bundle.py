@@ -31,7 +31,14 @@ from edge_mdda.files import replace_file
 
 FORMAT = 1
 HERE = Path(__file__).parent
-INSTALLER = ("install.sh", "setup/ed25519.py", "setup/helper.py", "setup/unpack.py")
+INSTALLER = (
+    "install.sh",
+    "setup/commands.sh",
+    "setup/ed25519.py",
+    "setup/helper.py",
+    "setup/units.sh",
+    "setup/unpack.py",
+)
 OLDEST_EPOCH = 315532800  # 1980-01-01, before which zip and tar tools have no time
 COMPRESSION = 6  # of gzip; the wheels are compressed already
 SYSTEM_BYTES = 4_000_000  # of the environment itself and of folders, beside what the wheels hold

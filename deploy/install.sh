@@ -154,71 +154,12 @@ selftest() { # RELEASE: what it computes is what the reference machine computed
     )
 }
 
-# -- units ------------------------------------------------------------------------------------------------------------
+# -- units and commands -----------------------------------------------------------------------------------------------
 
-control() {
-    if [ -n "$user" ]; then systemctl --user "$@"; else systemctl "$@"; fi
-}
-
-systemd_runs() {
-    [ -n "$units" ] || { no_systemd='--no-units was given'; return 1; }
-    command -v systemctl >/dev/null || { no_systemd='there is no systemctl'; return 1; }
-    if [ -n "$user" ]; then
-        systemctl --user show-environment >/dev/null 2>&1 || { no_systemd='no systemd runs for this user'; return 1; }
-    else
-        [ -d /run/systemd/system ] || { no_systemd='systemd does not run here'; return 1; }
-        [ "$(id -u)" = 0 ] || { no_systemd='only root may change them'; return 1; }
-    fi
-}
-
-unit_names() { # RELEASE: its units for this kind of installation
-    for unit in "$prefix/releases/$1/units${user:+/user}"/*.*; do
-        case $unit in
-            *.service | *.socket | *.timer | *.path) [ ! -f "$unit" ] || basename -- "$unit" ;;
-        esac
-    done
-}
-
-install_units() { # RELEASE: its units take the place of those that are there, and are started anew
-    names=$(unit_names "$1")
-    [ -n "$names" ] || return 0
-    if ! systemd_runs; then
-        say "units were left out: $no_systemd"
-        return 0
-    fi
-    mkdir -p "$unit_folder" || return 1
-    for name in $names; do
-        # A unit names the default prefix; here it may be another one.
-        while IFS= read -r line || [ -n "$line" ]; do
-            done_part=''
-            while :; do
-                case $line in
-                    */opt/edge-mdda*) done_part=$done_part${line%%/opt/edge-mdda*}$prefix ;;
-                    *) break ;;
-                esac
-                line=${line#*/opt/edge-mdda}
-            done
-            printf '%s\n' "$done_part$line"
-        done <"$prefix/releases/$1/units${user:+/user}/$name" | write "$unit_folder/$name" 644 || return 1
-    done
-    control daemon-reload || return 1
-    for name in $names; do
-        case $name in *@.*) continue ;; esac
-        control enable --quiet "$name" || return 1
-        control restart "$name" || return 1
-    done
-}
-
-units_run() { # RELEASE: none of its units has failed
-    systemd_runs || return 0
-    for name in $(unit_names "$1"); do
-        case $name in *@.*) continue ;; esac
-        if control is-failed --quiet "$name"; then
-            say "the unit $name has failed; see: journalctl -u $name"
-            return 1
-        fi
-    done
-}
+# shellcheck source=deploy/setup/units.sh
+. "$here/setup/units.sh"
+# shellcheck source=deploy/setup/commands.sh
+. "$here/setup/commands.sh"
 
 # -- releases ---------------------------------------------------------------------------------------------------------
 
@@ -229,42 +170,6 @@ healthy() { # RELEASE, which is the current one: it answers through the command 
         return 1
     fi
     units_run "$1"
-}
-
-write_commands() {
-    mkdir -p "$prefix/bin" "$prefix/etc"
-    write "$prefix/bin/edge-mdda" 755 <<END
-#!/bin/sh
-# Written by install.sh. Runs the current release with the settings of etc/edge-mdda.env.
-prefix='$prefix'
-release=\$prefix/\$(readlink "\$prefix/current") || exit 1
-while IFS='=' read -r name value; do
-    case \$name in
-        EDGE_MDDA_*[!A-Z_]* | '' | '#'*) continue ;;
-        EDGE_MDDA_*) eval "[ -n \"\\\${\$name+set}\" ]" || export "\$name=\$value" ;;
-    esac
-done <"\$prefix/etc/edge-mdda.env"
-: "\${EDGE_MDDA_MODELS:=\$release/models}" "\${EDGE_MDDA_KERNELS_DIR:=\$release/kernels}"
-: "\${EDGE_MDDA_TRUSTED_KEYS:=\$prefix/etc/trusted.pub}"
-export EDGE_MDDA_MODELS EDGE_MDDA_KERNELS_DIR EDGE_MDDA_TRUSTED_KEYS PYTHONSAFEPATH=1
-exec "\$release/venv/bin/python" -I -m edge_mdda "\$@"
-END
-    if [ -n "$user" ]; then where=--user; else where="--prefix '$prefix'"; fi
-    [ -z "$bin_dir" ] || where="$where --bin-dir '$bin_dir'"
-    write "$prefix/bin/edge-mdda-install" 755 <<END
-#!/bin/sh
-# Written by install.sh. The installer of the current release: it checks an update before anything of it runs.
-exec sh '$prefix/current/install.sh' $where "\$@"
-END
-    [ -n "$bin_dir" ] || return 0
-    mkdir -p "$bin_dir" || { say "no link was made: $bin_dir cannot be made"; return 0; }
-    for name in edge-mdda edge-mdda-install; do
-        if [ -L "$bin_dir/$name" ] || [ ! -e "$bin_dir/$name" ]; then
-            helper link "$prefix/bin/$name" "$bin_dir/$name"
-        else
-            say "no link was made: $bin_dir/$name is something else"
-        fi
-    done
 }
 
 go_back() { # OLD: the release before is in force again; none after a first installation

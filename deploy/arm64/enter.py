@@ -133,7 +133,7 @@ class Board:
         if done.returncode == gate.FAILED and stderr.startswith(gate.GATE_ERROR):
             raise UnavailableError(
                 f"{stderr.removeprefix(gate.GATE_ERROR).strip()}: an ARM64 root needs Linux 6.7 with user namespaces"
-                " and binfmt_misc, and the right to use them (be root)"
+                " and binfmt_misc, and the right to use them (root has it, where no container forbids it)"
             )
         return Done(tuple(command), done.returncode, done.stdout.decode(errors="replace"), stderr)
 

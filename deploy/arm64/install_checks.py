@@ -19,7 +19,7 @@ MAX_INSTALLED = 260 * MEGABYTE
 
 
 def install(bench: Bench) -> Iterator[Result]:
-    """Unpack the archive, run its own ``install.sh``, and once more: an installation repeated changes nothing."""
+    """Unpack the archive, run its own ``install.sh``, and ask it what is installed."""
     archive, key = (Path(shutil.copy(path, bench.exchange)).name for path in (bench.bundle, bench.public_key))
     folder = _only_folder(bench.bundle)
     here = str(Path("/") / bench.exchange.relative_to(bench.board.root))
