@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.robustness.attacks import GREY_MAX, STEP_SHARE, to_tensor, whole_pixels
+from benchmarks.robustness.attacks import margins as margins_of
 
 STEPS = 50
 DRAWS = 20
@@ -77,15 +78,9 @@ def mean_gradient(
         logits = network(pixels)
         loss = functional.cross_entropy(logits, repeated[part], reduction="sum")
         gradients.append(torch.autograd.grad(loss, pixels)[0])
-        margins.append(_margins(logits.detach(), repeated[part]))
+        margins.append(margins_of(logits.detach(), repeated[part]))
     gradient = torch.cat(gradients)
     return gradient.view(n, draws, *gradient.shape[1:]).mean(1), torch.cat(margins).view(n, draws).cpu().numpy()
-
-
-def _margins(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    own = logits.gather(1, targets[:, None])
-    others = logits.scatter(1, targets[:, None], -torch.inf).amax(1)
-    return own[:, 0] - others
 
 
 def attack_through(

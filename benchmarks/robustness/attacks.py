@@ -29,6 +29,8 @@ ITERATIONS = 10
 DEEPFOOL_STEPS = 20
 DEEPFOOL_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """How far along DeepFool's direction to go at most: its smallest step is lost when pixels are rounded."""
+DEEPFOOL_MARGIN = 0.5
+"""Difference of logits by which the network must be wrong: the int8 file rounds, and a hair's breadth is lost there."""
 
 Parameters = Mapping[str, Any]
 UnitAttack = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -102,6 +104,13 @@ def to_tensor(images: np.ndarray, device: str = "cpu") -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float()
 
 
+def margins(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Logit of the true class less the largest other, ``(n,)``; negative is wrong."""
+    own = logits.gather(1, targets[:, None])
+    others = logits.scatter(1, targets[:, None], -torch.inf).amax(1)
+    return own[:, 0] - others
+
+
 def attack_images(
     attack: Attack, network: nn.Module, images: np.ndarray, targets: np.ndarray, parameters: Parameters, key: str
 ) -> np.ndarray:
@@ -170,7 +179,7 @@ def _autoattack(network: nn.Module, p: Parameters, seed: int) -> UnitAttack:
 
 
 def _deepfool(network: nn.Module, p: Parameters, _: int) -> UnitAttack:
-    """DeepFool's direction, stretched until the rounded and clipped image fools the network, or to the last scale."""
+    """DeepFool's direction, stretched until the rounded and clipped image fools the network clearly, or to the last."""
     find = library().DeepFool(network, steps=p["steps"], overshoot=p["overshoot"])
 
     def run(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -181,7 +190,7 @@ def _deepfool(network: nn.Module, p: Parameters, _: int) -> UnitAttack:
             tried = (clean + (scale * change).clamp(-p["eps"], p["eps"])).round().clamp(0, GREY_MAX)
             out[left] = tried[left]
             with torch.no_grad():
-                left &= network(out / GREY_MAX).argmax(1) == targets
+                left &= margins(network(out / GREY_MAX), targets) > -p["margin"]
             if not left.any():
                 break
         return out / GREY_MAX
@@ -248,6 +257,7 @@ _ATTACKS = (
             "steps": DEEPFOOL_STEPS,
             "overshoot": 0.02,
             "scales": list(DEEPFOOL_SCALES),
+            "margin": DEEPFOOL_MARGIN,
         },
         _deepfool,
     ),
