@@ -26,7 +26,7 @@ usage: sh install.sh [install] [ARCHIVE] [options]     verify a bundle, install 
   --trust-fingerprint F    in place of it: the key's fingerprint, SHA256:...
   --python FILE            the Python to use (python3)
   --bin-dir DIR            where a link to the command goes (/usr/local/bin, ~/.local/bin with --user; none with --prefix)
-  --no-units               leave systemd alone
+  --units, --no-units      start its systemd units, or leave systemd alone (another --prefix leaves it alone by default)
   --force-board            install on another CPU than the bundle was made for
   --no-space-check         do not ask how much room the disk has
 
@@ -54,7 +54,7 @@ step() {
 
 # -- options ----------------------------------------------------------------------------------------------------------
 
-command=install archive='' prefix='' user='' pubkey='' fingerprint='' python='' bin_dir='' units=yes purge='' json=''
+command=install archive='' prefix='' user='' pubkey='' fingerprint='' python='' bin_dir='' units='' purge='' json=''
 force_board='' no_space_check='' seen=''
 while [ $# -gt 0 ]; do
     case $1 in
@@ -71,7 +71,8 @@ while [ $# -gt 0 ]; do
             shift
             ;;
         --user) user=yes ;;
-        --no-units) units='' ;;
+        --units) units=yes ;;
+        --no-units) units=no ;;
         --purge) purge=yes ;;
         --json) json=--json ;;
         --force-board) force_board=--force-board ;;
@@ -100,7 +101,9 @@ if [ -n "$user" ]; then
 else
     [ -n "$prefix" ] || : "${bin_dir:=/usr/local/bin}"
     : "${prefix:=/opt/edge-mdda}"
-    unit_folder=/etc/systemd/system
+    # Two installations cannot share the names of their units: only the usual one has them, unless it is asked for.
+    if [ "$prefix" != /opt/edge-mdda ]; then : "${units:=no}"; fi
+    unit_folder=${EDGE_MDDA_TEST_UNITS:-/etc/systemd/system}
 fi
 case $prefix in
     /) misuse '--prefix must be a folder of its own' ;;
@@ -172,6 +175,7 @@ healthy() { # RELEASE, which is the current one: it answers through the command 
     units_run "$1"
 }
 
+pinned=''
 go_back() { # OLD: the release before is in force again; none after a first installation
     if [ -n "$1" ]; then
         helper link "releases/$1" "$prefix/current"
@@ -179,6 +183,7 @@ go_back() { # OLD: the release before is in force again; none after a first inst
     else
         remove_units
         rm -f "$prefix/current"
+        [ -z "$pinned" ] || rm -f "$prefix/etc/trusted.pub" # nothing of it is in force: another key may come
     fi
     rm -f "$prefix/pending"
 }
@@ -206,7 +211,10 @@ finish_pending() { # an earlier call was killed between switching and the end of
 activate() { # RELEASE: switch to it, check it, go back by itself if it is not healthy
     old=$(release_of current)
     write_commands
-    [ -f "$prefix/etc/trusted.pub" ] || write "$prefix/etc/trusted.pub" 644 <"$prefix/releases/$1/signer.pub"
+    if [ ! -f "$prefix/etc/trusted.pub" ]; then
+        write "$prefix/etc/trusted.pub" 644 <"$prefix/releases/$1/signer.pub"
+        pinned=yes
+    fi
     [ -f "$prefix/etc/edge-mdda.env" ] || write "$prefix/etc/edge-mdda.env" 644 <"$prefix/releases/$1/config.env"
     step configured
     if [ "$old" != "$1" ]; then
@@ -221,7 +229,7 @@ activate() { # RELEASE: switch to it, check it, go back by itself if it is not h
         die "$1 is installed but not healthy; see: edge-mdda doctor"
     else
         go_back "$old"
-        [ -z "$drop" ] || rm -rf "$prefix/releases/${drop:?}"
+        [ -z "$drop" ] || drop_release "$drop"
         die "$1 is not healthy: ${old:-nothing} is in force again"
     fi
     if [ "$old" != "$1" ]; then
@@ -232,11 +240,18 @@ activate() { # RELEASE: switch to it, check it, go back by itself if it is not h
     step confirmed
 }
 
+drop_release() { # RELEASE: a kill halfway leaves no half of one that looks whole
+    [ -d "$prefix/releases/${1:?}" ] || return 0
+    rm -rf "$prefix/releases/.new-drop"
+    mv "$prefix/releases/$1" "$prefix/releases/.new-drop"
+    rm -rf "$prefix/releases/.new-drop"
+}
+
 prune() { # only the current and the previous release stay
     for folder in "$prefix"/releases/*; do
         case $(basename -- "$folder") in
             "$(release_of current)" | "$(release_of previous)") ;;
-            *) rm -rf "$folder" ;;
+            *) drop_release "$(basename -- "$folder")" ;;
         esac
     done
 }
@@ -312,14 +327,14 @@ do_install() {
             while [ -e "$prefix/releases/$version-$sums.$number" ]; do number=$((number + 1)); done
             release=$version-$sums.$number
         fi
-        rm -rf "$prefix/releases/${release:?}"
+        drop_release "$release"
         say "installing $release"
         build
         helper rename "$new/release" "$prefix/releases/$release"
         drop=$release
         step renamed
         if ! selftest "$release"; then
-            rm -rf "$prefix/releases/${release:?}"
+            drop_release "$release"
             die "the self-test failed: nothing was switched, ${current:-no release} is in force"
         fi
     fi

@@ -63,8 +63,13 @@ def _installer_wheel(folder: Path) -> Path:
     return _wheel(folder, "installer", "1.0", files)
 
 
-def tiny(folder: Path, version: str, bad: str = "", seed: bytes = SEED, **manifest: object) -> Path:
-    """A signed archive whose program prints its version; ``bad`` says what it fails: ``selftest`` or ``health``."""
+def tiny(
+    folder: Path, version: str, bad: str = "", seed: bytes = SEED, units: tuple[str, ...] = (), **manifest: object
+) -> Path:
+    """A signed archive whose program prints its version; ``bad`` says what it fails: ``selftest`` or ``health``.
+
+    Each of its ``units`` says where it was installed and by which version.
+    """
     stage = folder / f"edge-mdda-{version}-tiny-here"
     for name in ("wheels", "models", "kernels"):
         (stage / name).mkdir(parents=True)
@@ -75,6 +80,9 @@ def tiny(folder: Path, version: str, bad: str = "", seed: bytes = SEED, **manife
     if bad:
         (stage / "models" / "bad.txt").write_text(bad)
     (stage / "kernels" / "none.txt").write_text("tiny\n")
+    for name in units:
+        (stage / "units").mkdir(exist_ok=True)
+        (stage / "units" / name).write_text(f"# {version}\n[Service]\nExecStart=/opt/edge-mdda/bin/edge-mdda watch\n")
     for name in bundles.INSTALLER:
         (stage / name).parent.mkdir(exist_ok=True)
         (stage / name).write_bytes((bundles.HERE / name).read_bytes())

@@ -1,19 +1,19 @@
 # systemd units of a release: part of install.sh, which reads this file and sets prefix, user, units and unit_folder.
 # shellcheck shell=sh disable=SC2154
 
-unit_settle_s=5
+unit_settle_s=${EDGE_MDDA_TEST_SETTLE_S:-5}
 
 control() {
     if [ -n "$user" ]; then systemctl --user "$@"; else systemctl "$@"; fi
 }
 
 systemd_runs() {
-    [ -n "$units" ] || { no_systemd='--no-units was given'; return 1; }
+    [ "$units" != no ] || { no_systemd='--no-units was given, or another prefix than /opt/edge-mdda'; return 1; }
     command -v systemctl >/dev/null || { no_systemd='there is no systemctl'; return 1; }
     if [ -n "$user" ]; then
         systemctl --user show-environment >/dev/null 2>&1 || { no_systemd='no systemd runs for this user'; return 1; }
     else
-        [ -d /run/systemd/system ] || { no_systemd='systemd does not run here'; return 1; }
+        [ -d "${EDGE_MDDA_TEST_SYSTEMD:-/run/systemd/system}" ] || { no_systemd='systemd does not run here'; return 1; }
         [ "$(id -u)" = 0 ] || { no_systemd='only root may change them'; return 1; }
     fi
 }
@@ -48,6 +48,11 @@ install_units() { # RELEASE: its units take the place of those that are there, a
             printf '%s\n' "$done_part$line"
         done <"$prefix/releases/$1/units${user:+/user}/$name" | write "$unit_folder/$name" 644 || return 1
     done
+    for folder in "$prefix"/releases/*; do # units that only another release has would run without it
+        for name in $(unit_names "$(basename -- "$folder")"); do
+            [ ! -f "$unit_folder/$name" ] || [ -f "$prefix/releases/$1/units${user:+/user}/$name" ] || drop_unit "$name"
+        done
+    done
     control daemon-reload || return 1
     for name in $names; do
         case $name in *@.*) continue ;; esac
@@ -70,13 +75,16 @@ units_run() { # RELEASE: its units run, and still do a little later (one that di
     done
 }
 
+drop_unit() { # UNIT
+    control disable --now --quiet "$1" || true
+    rm -f "$unit_folder/$1"
+}
+
 remove_units() { # the units of every release that is there
     systemd_runs || return 0
     for folder in "$prefix"/releases/*; do
         for name in $(unit_names "$(basename -- "$folder")"); do
-            [ -f "$unit_folder/$name" ] || continue
-            control disable --now --quiet "$name" || true
-            rm -f "$unit_folder/$name"
+            [ ! -f "$unit_folder/$name" ] || drop_unit "$name"
         done
     done
     control daemon-reload
