@@ -253,6 +253,8 @@ def _manifest(
         "python": system.python,
         "glibc": system.glibc,
         "runtimes": list(board.runtimes),
+        "memory_mb": board.memory_mb,
+        "cores": board.cores,
         "threads": board.threads,
         "preset": board.preset,
         "sensors": board.sensors,

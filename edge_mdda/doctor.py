@@ -23,6 +23,7 @@ from edge_mdda.board.checks import MIB
 from edge_mdda.board.children import ChildError, run_module
 from edge_mdda.board.finding import FAILED, OK, UNKNOWN, WARNING, Finding, is_fit
 from edge_mdda.board.inventory import ROOT
+from edge_mdda.board.release import release
 from edge_mdda.classifier import BUILT_IN, RUNTIMES
 from edge_mdda.classifier.signature import signature_path, trusted_keys
 from edge_mdda.classifier.verdict import examine
@@ -153,6 +154,7 @@ class Examination:
         root = self.root
         return [
             lambda: checks.machine(root),
+            lambda: release(root),
             python,
             packages,
             self.numpy,
