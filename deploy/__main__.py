@@ -6,6 +6,7 @@ A referral aid is packed here, never a diagnosis.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -138,6 +139,7 @@ def _bundle(args: argparse.Namespace) -> int:
     request = Request(board, system, args.key or _own_key(), tuple(args.model), args.locks or LOCKS)
     archive = make(request, args.out)
     print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB for {board.title} with {system.title}")
+    print(f"sha256sum {hashlib.sha256(archive.read_bytes()).hexdigest()}, to compare on the board before it is unpacked")
     return 0
 
 
