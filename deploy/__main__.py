@@ -139,7 +139,8 @@ def _bundle(args: argparse.Namespace) -> int:
     request = Request(board, system, args.key or _own_key(), tuple(args.model), args.locks or LOCKS)
     archive = make(request, args.out)
     print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB for {board.title} with {system.title}")
-    print(f"sha256sum {hashlib.sha256(archive.read_bytes()).hexdigest()}, to compare on the board before it is unpacked")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    print(f"sha256sum {digest}, to compare on the board before it is unpacked")
     return 0
 
 
