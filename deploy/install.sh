@@ -18,6 +18,7 @@ usage() {
 usage: sh install.sh [install] [ARCHIVE] [options]     verify a bundle, install it, switch to it
        sh install.sh rollback [options]                go back to the release before this one
        sh install.sh status [--json] [options]         what is installed
+       sh install.sh settle [options]                  finish what a power cut interrupted; its unit does so at boot
        sh install.sh uninstall [--purge] [options]     remove it; --purge: its settings and trusted key too
 
   --prefix DIR             where it is installed (/opt/edge-mdda)
@@ -79,7 +80,7 @@ while [ $# -gt 0 ]; do
         --no-space-check) no_space_check=--no-space-check ;;
         -h | --help) usage; exit 0 ;;
         -*) misuse "unknown option $1" ;;
-        install | rollback | status | uninstall)
+        install | rollback | settle | status | uninstall)
             if [ -z "$seen" ]; then command=$1; else misuse "two commands: $command and $1"; fi
             seen=yes
             ;;
@@ -165,15 +166,6 @@ selftest() { # RELEASE: what it computes is what the reference machine computed
 . "$here/setup/commands.sh"
 
 # -- releases ---------------------------------------------------------------------------------------------------------
-
-healthy() { # RELEASE, which is the current one: it answers through the command that people use
-    first=$(head -n 1 "$prefix/releases/$1/runtimes") || return 1
-    if ! answer=$(cd / && "$prefix/bin/edge-mdda" selftest --runtime "$first" 2>&1 9>&-); then
-        printf '%s\n' "$answer" >&2
-        return 1
-    fi
-    units_run "$1"
-}
 
 pinned=''
 go_back() { # OLD: the release before is in force again; none after a first installation
@@ -365,6 +357,13 @@ do_rollback() {
     say "$release is in force again, in place of $current"
 }
 
+do_settle() {
+    [ -f "$prefix/pending" ] || return 0
+    take_lock
+    finish_pending
+    say "$(release_of current) is in force"
+}
+
 do_uninstall() {
     [ -d "$prefix/releases" ] || die "nothing is installed in $prefix"
     take_lock
@@ -392,6 +391,7 @@ find_python
 case $command in
     install) do_install ;;
     rollback) do_rollback ;;
+    settle) do_settle ;;
     status) helper status "$prefix" $json ;;
     uninstall) do_uninstall ;;
 esac

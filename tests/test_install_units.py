@@ -37,7 +37,7 @@ class WithSystemd(Place):
         for name in ("calls", "dead", "broken"):
             (self.fake / name).touch()
 
-    def run(self, *arguments: object):
+    def run(self, *arguments: object, **environment: str):
         """Run the installer there; returns it and the calls of ``systemctl`` that it made."""
         (self.fake / "calls").write_text("")
         done = self.install_sh(
@@ -47,6 +47,7 @@ class WithSystemd(Place):
             EDGE_MDDA_TEST_SYSTEMD=str(self.fake / "run"),
             EDGE_MDDA_TEST_UNITS=str(self.units),
             EDGE_MDDA_TEST_SETTLE_S="0",
+            **environment,
         )
         return done, (self.fake / "calls").read_text().splitlines()
 
@@ -68,6 +69,7 @@ def store(tmp_path_factory) -> dict[str, Path]:
     return {
         "1": tiny(folder, "1.0", units=("a.service", "old.service")),
         "2": tiny(folder, "2.0", units=("a.service", "new.service")),
+        "ill": tiny(folder, "3.0", bad="health", units=("a.service", "b-settle.service")),
         "key": public_key(folder),
     }
 
@@ -125,3 +127,25 @@ def test_another_prefix_leaves_the_units_of_the_usual_one_alone(board, store):
 def test_an_update_remembers_what_the_first_installation_chose(board, store):
     assert board.run(store["1"], "--pubkey", store["key"], "--no-units")[0].returncode == 0
     assert "--no-units" in (board.prefix / "bin/edge-mdda-install").read_text()
+
+
+@pytest.mark.parametrize(("update", "ends_with"), [("2", "2.0 tflite"), ("ill", "1.0 tflite")])
+def test_an_update_that_a_power_cut_interrupted_is_settled_at_boot(board, store, update, ends_with):
+    assert board.run(store["1"], "--pubkey", store["key"], "--units")[0].returncode == 0
+    assert board.run(store[update], "--units", EDGE_MDDA_INSTALL_STOP_AT="switched")[0].returncode == -9
+    done, _ = board.run("settle", "--units")
+    assert done.returncode == 0, done.stderr
+    assert board.answer() == ends_with
+    assert not (board.prefix / "pending").exists()
+    assert board.installed()["a.service"] == ends_with.split()[0]
+    done, calls = board.run("settle", "--units")
+    assert (done.returncode, done.stdout, calls) == (0, "", [])  # at every other boot there is nothing to do
+
+
+def test_the_settling_unit_is_enabled_and_not_started_by_what_it_may_be_called_from(board, tmp_path, store):
+    archive = tiny(tmp_path, "4.0", units=("a.service", "b-settle.service"))
+    (board.fake / "dead").write_text("b-settle.service\n")  # it only runs at boot
+    done, calls = board.run(archive, "--pubkey", store["key"], "--units")
+    assert done.returncode == 0, done.stderr
+    assert "enable --quiet b-settle.service" in calls
+    assert "restart b-settle.service" not in calls

@@ -1,4 +1,4 @@
-# systemd units of a release: part of install.sh, which reads this file and sets prefix, user, units and unit_folder.
+# Units and health of a release: part of install.sh, which reads this file and sets prefix, user, units and unit_folder.
 # shellcheck shell=sh disable=SC2154
 
 unit_settle_s=${EDGE_MDDA_TEST_SETTLE_S:-5}
@@ -57,6 +57,7 @@ install_units() { # RELEASE: its units take the place of those that are there, a
     for name in $names; do
         case $name in *@.*) continue ;; esac
         control enable --quiet "$name" || return 1
+        case $name in *-settle.service) continue ;; esac # for the next boot; it may be what calls this
         control restart "$name" || return 1
     done
 }
@@ -67,7 +68,7 @@ units_run() { # RELEASE: its units run, and still do a little later (one that di
     [ -n "$names" ] || return 0
     sleep "$unit_settle_s"
     for name in $names; do
-        case $name in *@.*) continue ;; esac
+        case $name in *@.* | *-settle.service) continue ;; esac
         if ! control is-active --quiet "$name"; then
             say "the unit $name does not run; see: journalctl -u $name"
             return 1
@@ -88,4 +89,13 @@ remove_units() { # the units of every release that is there
         done
     done
     control daemon-reload
+}
+
+healthy() { # RELEASE, which is the current one: it answers through the command that people use
+    first=$(head -n 1 "$prefix/releases/$1/runtimes") || return 1
+    if ! answer=$(cd / && "$prefix/bin/edge-mdda" selftest --runtime "$first" 2>&1 9>&-); then
+        printf '%s\n' "$answer" >&2
+        return 1
+    fi
+    units_run "$1"
 }
