@@ -45,7 +45,8 @@ class Twin(nn.Module):
     """A model file's arithmetic in float32, differentiable in its input.
 
     Weights are the file's integers times their scales. An activation is clipped where its uint8 grid ends, which
-    includes the ReLU6 that the file left to it, and not rounded: rounding has no gradient.
+    includes the ReLU6 that the file left to it, and not rounded: rounding has no gradient. The logits are the file's
+    own: the manifest's temperature, which changes no top class, comes after them.
 
     Parameters
     ----------

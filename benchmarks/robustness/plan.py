@@ -74,8 +74,9 @@ QUICK = (
     Job("adaptive", ADAPTIVE, (2.0,), 2, ("none",), _HARDENED),
     Job("adaptive", ADAPTIVE, (2.0,), 1, ("mdda_balanced",), _HARDENED),
 )
-"""For two cores and a quarter of an hour: about 1,600 seconds of one core. All defences stand side by side where a goal
-does; a row's ``n`` says on how many images it stands."""
+"""For two cores and a quarter of an hour: about 1,400 seconds of one Zen 3 core, a thousand of them for ``standard``.
+
+All defences stand side by side where a goal does; a row's ``n`` says on how many images it stands."""
 
 FULL = (
     Job("gray", CLEAN, (0.0,)),

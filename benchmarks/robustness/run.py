@@ -193,6 +193,7 @@ class Run:
                 kind="judged",
                 network=target.digest,
                 runtime=target.classifier.runtime,
+                temperature=target.classifier.manifest.temperature,
                 defence=describe(self.defences[defence]),
                 images=made.images,
                 seeds=seeds,

@@ -97,6 +97,7 @@ class Maker:
             "library": attacks.library().__version__,
             "defence": describe(pipeline.defence),
             "network": manifest.sha256,
+            "temperature": manifest.temperature,
         }
 
         def make(part: slice, key: str) -> np.ndarray:

@@ -1,8 +1,8 @@
 """A sticker on the lens: a few translucent coloured spots, out of focus, the same on every picture.
 
 Positions, colours and opacities are found by ascent on ``val`` through the drawing of the spots, which is
-differentiable; radius, number and the largest opacity are the budget. It is no small perturbation: ``eps`` in its
-rows is the largest change that it makes to any value of the judged images.
+differentiable; radius, number and the largest opacity of a spot are the budget (spots that overlap cover more). It is
+no small perturbation: ``eps`` in its rows is the largest change that it makes to any value of the judged images.
 
 References
 ----------
