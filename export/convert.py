@@ -292,7 +292,7 @@ class Conversion:
         found = audit.audit(content, target.suffix)
         audit.check(found, target, self._float_layers(target))
         self.say(f"{target.name}: {audit.as_line(found)}")
-        classifier = open_bytes(content, draft, target)
+        classifier = parity.open_bytes(content, draft, target)
         answers = {view: parity.predict(classifier, images) for view, images in self.judged.views.items()}
         figures = {
             view: parity.compare(self.judged.answers[view], found_there, self.judged.pictures.targets, self.labels)
@@ -313,7 +313,7 @@ class Conversion:
         if not target.is_tflite:
             content = graphs.with_metadata(content, EMBEDDED_KEY, embedded_text(manifest))
         manifest = replace(manifest, sha256=hashlib.sha256(content).hexdigest())
-        final = open_bytes(content, manifest, target)
+        final = parity.open_bytes(content, manifest, target)
         image = self.judged.views[view][0]
         wanted = with_temperature(answers[view][:1], manifest.temperature)
         if not np.allclose(final.predict(image[None]), wanted, rtol=0, atol=SAME):
@@ -389,14 +389,3 @@ class Conversion:
         for name, data in written.items():
             replace_file(str(path.parent / name), data)
         self.say(str(path))
-
-
-def open_bytes(content: bytes, manifest: Manifest, target: Format) -> Classifier:
-    """The file in its real runtime, one thread."""
-    if target.is_tflite:
-        from edge_mdda.classifier.tflite import TfliteClassifier
-
-        return TfliteClassifier(content, manifest, threads=1)
-    from edge_mdda.classifier.onnx import OnnxClassifier
-
-    return OnnxClassifier(content, manifest, threads=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_mdda.classifier import Classifier
+from edge_mdda.classifier import Classifier, Manifest
 from export.errors import ExportError
 from export.formats import Format
 from export.metrics import balanced_accuracy, recalls
@@ -150,3 +150,14 @@ def median_ms(run: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> flo
         if n >= WARM_UPS:
             times.append((time.perf_counter() - started) * 1e3)
     return float(np.median(times))
+
+
+def open_bytes(content: bytes, manifest: Manifest, target: Format) -> Classifier:
+    """The file in its real runtime, one thread."""
+    if target.is_tflite:
+        from edge_mdda.classifier.tflite import TfliteClassifier
+
+        return TfliteClassifier(content, manifest, threads=1)
+    from edge_mdda.classifier.onnx import OnnxClassifier
+
+    return OnnxClassifier(content, manifest, threads=1)
