@@ -24,6 +24,13 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 SEARCH_STEPS = 40  # of the golden section: far below the three decimals that are kept
 
 
+def disagreements(raw: np.ndarray, purified: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence of each pair of rows, bits; as the screener computes it."""
+    from edge_mdda.screening import jensen_shannon
+
+    return np.array([jensen_shannon(p, q) for p, q in zip(raw, purified, strict=True)])
+
+
 @dataclass(frozen=True)
 class Views:
     """Answers ``(n, n_labels)`` to the raw and the purified view of the same labelled images."""
@@ -53,9 +60,7 @@ class Views:
     @property
     def disagreement(self) -> np.ndarray:
         """Jensen-Shannon divergence of the two views in bits."""
-        from edge_mdda.screening import jensen_shannon
-
-        return np.array([jensen_shannon(p, q) for p, q in zip(self.raw, self.purified, strict=True)])
+        return disagreements(self.raw, self.purified)
 
 
 def negative_log_likelihood(probabilities: np.ndarray, targets: np.ndarray) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.robustness.study import Study, add_options
 from edge_mdda.files import replace_file
 from edge_mdda.params import MAX_DRAWS, PRESETS
+from export.operating import disagreements
 
 PER_CLASS = 20
 GRAY = (("fgsm", 4.0), ("pgd10", 2.0), ("pgd10", 4.0), ("difgsm", 2.0), ("difgsm", 6.0))
@@ -27,13 +28,6 @@ HEAD = (
     "| attack | eps | knows | draws | n | AUROC | alarms at the threshold | balanced accuracy | spread |\n|"
     + " --- |" * 9
 )
-
-
-def disagreements(raw: np.ndarray, purified: np.ndarray) -> np.ndarray:
-    """Jensen-Shannon divergence of each pair of rows, bits."""
-    from edge_mdda.screening import jensen_shannon
-
-    return np.array([jensen_shannon(p, q) for p, q in zip(raw, purified, strict=True)])
 
 
 def averages(
