@@ -16,6 +16,7 @@ A. Athalye, N. Carlini, D. Wagner, "Obfuscated gradients give a false sense of s
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from edge_mdda.mdda import Purifier
     from export.fake_quant import FakeQuantNet
 
+KEPT_NAME = "perturbations.i8"
 LEVELS = 127  # of a stored perturbation, as a share of its size
 BOARD_SHARE = 0.7  # of the purified views get the board's own preset, the rest a random strength
 RAMP_SHARE = 0.15  # of the steps, over which the perturbations grow to their full size
@@ -192,10 +194,17 @@ def attack(
 
 
 class Kept:
-    """The perturbation of every training image, on disk, as a share of its size."""
+    """The perturbation of every training image, on disk, as a share of its size.
 
-    def __init__(self, path: Path, shape: tuple[int, ...], seed: int) -> None:
+    A run that begins takes over what the run before it kept (``earlier``, where it has the same shape): a network
+    is then trained from its first step against attacks of many steps.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], seed: int, earlier: Path | None = None) -> None:
         fresh = not path.exists()
+        if fresh and earlier is not None and earlier.exists() and earlier.stat().st_size == np.prod(shape):
+            shutil.copyfile(earlier, path)
+            fresh = False
         self.values = np.memmap(path, np.int8, "w+" if fresh else "r+", shape=shape)
         if fresh:
             rng = np.random.default_rng(seed)
@@ -288,7 +297,7 @@ def harden(
     if options.size != SIDE:
         images = np.stack([cv2.resize(i, (options.size,) * 2, interpolation=cv2.INTER_AREA) for i in images])
     visits, view = Visits(images, data, options), View(options.size, options.seed + first)
-    kept = Kept(out / "perturbations.i8", images.shape, options.seed)
+    kept = Kept(out / KEPT_NAME, images.shape, options.seed, earlier=checkpoint.parent / KEPT_NAME)
     log_prior = torch.log(torch.from_numpy(visits.prior).float())
     schedule = TrainOptions(steps=options.steps, lr=options.lr)
     with StepLog(out / "log.jsonl", first, options.steps, options.batch, progress) as log:

@@ -91,6 +91,11 @@ def test_what_is_kept_comes_back_turned_like_the_next_view(tmp_path):
     np.testing.assert_array_equal(kept.values[0], before)  # not attacked, not changed
     kept.values.flush()
     np.testing.assert_array_equal(Kept(tmp_path / "p.i8", visit.pixels.shape, 0).values, kept.values)
+    kept.values.flush()
+    later = Kept(tmp_path / "later.i8", visit.pixels.shape, 1, earlier=tmp_path / "p.i8")
+    np.testing.assert_array_equal(later.values, kept.values)
+    other = Kept(tmp_path / "other.i8", (1, *visit.pixels.shape[1:]), 1, earlier=tmp_path / "p.i8")
+    assert len(other.values) == 1  # of another shape: a fresh start
 
 
 def test_batches_have_the_shares_that_were_asked_for():

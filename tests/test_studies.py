@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.robustness import ablate, alarm, tune
+from benchmarks.robustness import ablate, alarm, calibrate, tune
 from benchmarks.robustness.errors import RobustnessError
 from edge_mdda.params import PRESETS, PRESETS_FILE, MddaParams
+
+STAGES = ("before", "after")
 
 
 def row(clean: float, attacked: float, ms: float) -> dict:
@@ -116,3 +118,36 @@ def test_the_alarm_hears_an_attack_better_than_none(study):
     assert attacked[0]["auroc"] > 0.5
     assert attacked[0]["alarms"] >= clean[0]["alarms"]
     assert alarm.line(attacked[0]).count("|") == alarm.HEAD.splitlines()[0].count("|")
+
+
+def test_the_temperature_can_be_taken_back():
+    logits = np.random.default_rng(3).normal(0, 3, (50, 7))
+
+    def softmax(values):
+        powers = np.exp(values - values.max(1, keepdims=True))
+        return powers / powers.sum(1, keepdims=True)
+
+    np.testing.assert_allclose(calibrate.without_temperature(softmax(logits / 0.8), 0.8), softmax(logits))
+
+
+def test_answers_that_are_as_sure_as_they_are_right_lie_on_the_diagonal():
+    answers = np.tile([0.8, 0.2], (10, 1))
+    assert calibrate.bins_of(answers, np.array([0] * 8 + [1] * 2)) == [
+        {"confidence": pytest.approx(0.8), "accuracy": 0.8, "count": 10}
+    ]
+
+
+def test_calibration_of_a_few_photographs(data_folder, tmp_path, capsys):
+    pytest.importorskip("torch")
+    pytest.importorskip("torchattacks")
+    from benchmarks.robustness.__main__ import main
+
+    out = tmp_path / "out.json"
+    arguments = ["calibrate", "--data", str(data_folder), "--images", "2", "--cache", str(tmp_path / "cache")]
+    assert main([*arguments, "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert set(found["reliability"]) == {f"{view}, {stage}" for view in ("purified", "raw") for stage in STAGES}
+    assert all(sum(b["count"] for b in part["bins"]) == found["n"] for part in found["reliability"].values())
+    before, after = (found["reliability"][f"raw, {stage}"]["calibration_error"] for stage in STAGES)
+    assert before != after
+    assert capsys.readouterr().out.count("| purified |") == 2

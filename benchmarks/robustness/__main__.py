@@ -7,7 +7,17 @@ import os
 import sys
 from importlib import import_module
 
-COMMANDS = ("run", "tune", "ablate", "alarm", "figures", "choose-defences", "train-surrogate", "train-defences")
+COMMANDS = (
+    "run",
+    "tune",
+    "ablate",
+    "alarm",
+    "calibrate",
+    "figures",
+    "choose-defences",
+    "train-surrogate",
+    "train-defences",
+)
 """Modules of this package with ``add_command(subparsers)``, each named like its command; it sets ``execute``."""
 
 INTERRUPTED = 130  # as a shell reports an interrupt
