@@ -66,6 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
     bundle.add_argument(
         "--model", type=Path, action="append", default=[], metavar="FILE", help="in place of the built-in ones"
     )
+    bundle.add_argument(
+        "--hardened", action="store_true", help="pack the built-in model 'hardened' too (4 MB for each runtime)"
+    )
     bundle.add_argument("--locks", type=Path, metavar="DIR", help="folder of lock files (default: the repository's)")
     bundle.set_defaults(run=_bundle)
     # Other commands of this package register here, one line each: add_command(commands)
@@ -136,7 +139,8 @@ def _bundle(args: argparse.Namespace) -> int:
 
     board = find_board(args.board)
     system = board.system(args.os)
-    request = Request(board, system, args.key or _own_key(), tuple(args.model), args.locks or LOCKS)
+    key, locks = args.key or _own_key(), args.locks or LOCKS
+    request = Request(board, system, key, tuple(args.model), locks, hardened=args.hardened)
     archive = make(request, args.out)
     print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB for {board.title} with {system.title}")
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()

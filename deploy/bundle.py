@@ -58,6 +58,8 @@ class Request:
         Models with their manifests, one for a runtime; empty: the built-in ones that the board's runtimes run.
     locks, cache : Path, optional
         Folder of the lock files, and of downloaded wheels and compiled kernels.
+    hardened : bool
+        Pack the built-in ``hardened`` model too, for each of the board's runtimes.
     """
 
     board: Board
@@ -66,6 +68,7 @@ class Request:
     models: tuple[Path, ...] = ()
     locks: Path = LOCKS
     cache: Path | None = None
+    hardened: bool = False
 
 
 def bundle_name(board: Board, system: System) -> str:
@@ -178,6 +181,8 @@ def _chosen_models(request: Request) -> list[Path]:
         raise DeployError(
             f"board {request.board.name} runs {' and '.join(wanted)} files: name one {missing[0]} model too"
         )
+    if request.hardened:  # beside the others: the names of built-in models cannot be taken for one another
+        models += [built_in(name, "hardened") for name in request.board.runtimes]
     return models
 
 

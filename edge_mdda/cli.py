@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 MAX_THREADS = 256
-MODEL_HELP = "another .onnx or .tflite with its manifest (standard: the built-in one)"
+MODEL_HELP = (
+    "standard (default), hardened (holds better against who knows the purifier, errs more often on clean pictures),"
+    " or your own .onnx or .tflite with its manifest"
+)
 THREADS_SETTING, PRESET_SETTING = "EDGE_MDDA_THREADS", "EDGE_MDDA_PRESET"  # what a board's configuration sets
 NO_MEMORY = "not enough memory: try a smaller image or fewer threads, or close other programs"
 DEMO_IMAGE = Path(__file__).parent / "models" / "demo-synthetic.jpg"

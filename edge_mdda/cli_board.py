@@ -57,7 +57,7 @@ def _add_doctor(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     doctor.add_argument(
-        "--model", type=Path, metavar="FILE", help="the model to screen with (default: the built-in one)"
+        "--model", type=Path, metavar="MODEL", help="the model to screen with (standard, hardened or a file)"
     )
     doctor.add_argument("--json", action="store_true", help="one JSON object")
     doctor.set_defaults(run=_run_doctor, parser=doctor)
@@ -65,10 +65,11 @@ def _add_doctor(commands: Any) -> None:
 
 def _run_doctor(args: argparse.Namespace) -> int:
     from edge_mdda.board.finding import is_fit, print_table
+    from edge_mdda.classifier import model_path
     from edge_mdda.console import Progress
     from edge_mdda.doctor import Examination, to_dict
 
-    examination = Examination(model=args.model)
+    examination = Examination(model=None if args.model is None else Path(model_path(args.model)))
     progress = Progress(len(examination.steps()))
     try:
         findings = examination.run(progress.step)
@@ -138,8 +139,8 @@ def _add_profile(commands: Any) -> None:
         type=Path,
         action="append",
         default=[],
-        metavar="FILE",
-        help="model to run (default: the built-in one); more of them are for --sweep",
+        metavar="MODEL",
+        help="model to run (standard, hardened or a file); more of them are for --sweep",
     )
     profile.add_argument(
         "--provider",
@@ -195,16 +196,18 @@ def _run_profile(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> Plan:
+    from edge_mdda.classifier import model_path
     from edge_mdda.cli import DEMO_IMAGE
     from edge_mdda.latency.case import Case
     from edge_mdda.profiling import SWEEP_SECONDS, Plan
 
+    models = tuple(Path(model_path(model)) for model in args.model)
     seconds = args.minutes * 60 if args.minutes else args.seconds
     length = {"calls": args.calls, "seconds": seconds}
     of_sweep = {"calls": args.calls, "seconds": args.seconds}
     common = {
         "image": args.image or str(DEMO_IMAGE),
-        "model": str(args.model[0]) if args.model else None,
+        "model": str(models[0]) if models else None,
         "preset": args.preset,
         "threads": args.threads,
         "provider": args.provider,
@@ -214,7 +217,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         length["seconds"] = DEFAULT_SECONDS
     if not any(of_sweep.values()):
         of_sweep["seconds"] = SWEEP_SECONDS
-    return Plan(Case(**common, **length, detail=True), tuple(args.model), args.sweep, Case(**common, **of_sweep))
+    return Plan(Case(**common, **length, detail=True), models, args.sweep, Case(**common, **of_sweep))
 
 
 def _run_compare(args: argparse.Namespace) -> int:

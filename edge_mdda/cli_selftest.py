@@ -40,11 +40,14 @@ def add_command(commands: Any) -> None:
 
 def _run_selftest(args: argparse.Namespace) -> int:
     from edge_mdda.board.finding import is_fit, print_table
-    from edge_mdda.classifier import RUNTIMES, built_in
+    from edge_mdda.classifier import RUNTIMES, built_in, models_here
     from edge_mdda.selftest import examine, record
 
     if args.record:
-        for path in record(args.record, [built_in(name) for name in args.runtime or RUNTIMES]):
+        runtimes = args.runtime or RUNTIMES
+        for path in record(
+            args.record, [built_in(runtime, name) for runtime in runtimes for name in models_here(runtime)]
+        ):
             print(path)
         return 0
     findings = examine(args.runtime)

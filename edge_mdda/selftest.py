@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_mdda.board.children import ChildError, no_core_dump, run_module
 from edge_mdda.board.finding import FAILED, OK, UNKNOWN, Finding
-from edge_mdda.classifier import RUNTIMES, built_in
+from edge_mdda.classifier import RUNTIMES, STANDARD, built_in, models_here
 from edge_mdda.digest import sha256
 from edge_mdda.errors import EdgeMddaError, ImageError, ModelError
 
@@ -113,8 +113,8 @@ def read_golden(folder: Path) -> dict[str, Any]:
     return golden
 
 
-def compare(runtime: str) -> dict[str, Any]:
-    """Screen the demo picture with one runtime and tell how far the answer is from the golden one.
+def compare(runtime: str, name: str = STANDARD) -> dict[str, Any]:
+    """Screen the demo picture with one runtime and a built-in model and tell how far the answer is from the golden one.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def compare(runtime: str) -> dict[str, Any]:
 
     from edge_mdda.imaging import decode
 
-    model = built_in(runtime)
+    model = built_in(runtime, name)
     golden = read_golden(model.parent)
     result = _screen(model, runtime, _demo())
     entry = golden["models"].get(result.model["sha256"])
@@ -165,7 +165,7 @@ def compare(runtime: str) -> dict[str, Any]:
 
 
 def examine(runtimes: Sequence[str] | None = None) -> list[Finding]:
-    """Compare with each runtime, in a process of its own.
+    """Compare each built-in model that is here in each runtime, in a process of its own.
 
     ``runtimes`` must all work; by default those whose package is not installed are left out and said to be so.
     """
@@ -174,17 +174,18 @@ def examine(runtimes: Sequence[str] | None = None) -> list[Finding]:
     from edge_mdda.doctor import MODULES
 
     findings = []
-    for name in runtimes or RUNTIMES:
-        title = f"selftest {name}"
-        if not runtimes and not any(map(find_spec, MODULES[name])):
-            findings.append(Finding(title, UNKNOWN, "its package is not installed"))
+    for runtime in runtimes or RUNTIMES:
+        if not runtimes and not any(map(find_spec, MODULES[runtime])):
+            findings.append(Finding(f"selftest {runtime}", UNKNOWN, "its package is not installed"))
             continue
-        try:
-            answer = run_module("edge_mdda.selftest", [name], TIMEOUT_S)
-        except ChildError as error:
-            findings.append(Finding(title, FAILED, str(error), AGAIN))
-            continue
-        findings.append(_judge(title, answer))
+        for name in models_here(runtime):
+            title = f"selftest {runtime}" + f" {name}" * (name != STANDARD)
+            try:
+                answer = run_module("edge_mdda.selftest", [runtime, name], TIMEOUT_S)
+            except ChildError as error:
+                findings.append(Finding(title, FAILED, str(error), AGAIN))
+                continue
+            findings.append(_judge(title, answer))
     return findings
 
 
@@ -200,11 +201,11 @@ def _judge(title: str, answer: dict[str, Any]) -> Finding:
     return Finding(title, OK if good else FAILED, text, "" if good else AGAIN)
 
 
-def main(runtime: str) -> int:
-    """The child's part: one runtime, one JSON object."""
+def main(runtime: str, name: str) -> int:
+    """The child's part: one runtime and model, one JSON object."""
     no_core_dump()
     try:
-        answer = compare(runtime)
+        answer = compare(runtime, name)
     except (EdgeMddaError, ImageError, ImportError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1

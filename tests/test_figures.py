@@ -253,13 +253,18 @@ def test_defences_of_the_curves_are_checked(names, message, capsys, tmp_path):
 
 def test_the_demo_strip_is_an_attack_on_the_drawn_picture():
     torch = pytest.importorskip("torch")
+    pytest.importorskip("torchattacks")
     from benchmarks.robustness import strips
 
     class Brightness(torch.nn.Module):
         """Two classes: a dark or a bright left half."""
 
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
         def forward(self, pixels):
-            bright = pixels[..., :112].mean((1, 2, 3)) / 255
+            bright = self.weight * pixels[..., :112].mean((1, 2, 3)) / 255
             return torch.stack([1 - bright, bright], 1)
 
     canvas = strips.attacked_demo(Brightness())

@@ -30,16 +30,20 @@ serves all of them.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.robustness import defences
-from benchmarks.robustness.defences import Apply
+from benchmarks.robustness.defences import Apply, Defence
+from benchmarks.robustness.study import Study, add_options
+from benchmarks.robustness.tune import ATTACKS
+from edge_mdda.files import replace_file
 
-BATCH = 16
+PER_CLASS = 20
 CANDIDATES: dict[str, tuple[Callable[..., Apply], tuple[dict[str, Any], ...]]] = {
     "none": (defences.none, ({},)),
     "bdr": (defences.bdr, tuple({"bits": bits} for bits in (2, 3, 4, 5))),
@@ -58,8 +62,8 @@ CANDIDATES: dict[str, tuple[Callable[..., Apply], tuple[dict[str, Any], ...]]] =
 }
 EXAMPLES = """\
 examples:
-  python -m benchmarks.robustness choose-defences runs/stage3/checkpoint.pt
-  python -m benchmarks.robustness choose-defences runs/stage3/checkpoint.pt jpeg rof --json out.json
+  python -m benchmarks.robustness choose-defences
+  python -m benchmarks.robustness choose-defences jpeg rof --json out.json
 """
 
 
@@ -73,49 +77,27 @@ def best(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _choose(args: argparse.Namespace) -> int:
-    from benchmarks import presets
-    from export.evaluate import TorchClassifier, purifier_seed, write_json
-    from export.metrics import balanced_accuracy
-    from export.train import keep_freed_memory
-
-    keep_freed_memory()
-    classifier = TorchClassifier(args.checkpoint)
-    data = presets.balanced_subset(presets.read_split(args.data, "val"), args.per_class)
-    clean = presets.decode_all(data, presets.SIDE, presets.SIDE)
-    attacked = presets.pgd(presets.gray_box(classifier.network), clean, data.targets, seed=0)
-    seeds = [purifier_seed(path, 0) for path in data.paths]
-
-    def judge(apply: Apply, images: np.ndarray) -> float:
-        views = np.stack([apply(image, seed) for image, seed in zip(images, seeds, strict=True)])
-        found = [classifier.predict(views[n : n + BATCH]) for n in range(0, len(views), BATCH)]
-        return balanced_accuracy(data.targets, np.concatenate(found).argmax(1), len(data.labels))
-
+    study = Study.open(args, "val")
+    sets = {f"{attack} {eps:g}": study.attacked(attack, eps) for attack, eps in ATTACKS}
     rows: list[dict[str, Any]] = []
-    print("| defence | parameters | clean | attacked | mean |\n| --- | --- | --- | --- | --- |")
+    head = ("defence", "parameters", "clean", *sets, "mean")
+    print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
     for name in args.names or CANDIDATES:
         make, candidates = CANDIDATES[name]
         for options in candidates:
-            apply = make(**options)
-            scores = judge(apply, clean), judge(apply, attacked)
-            rows.append(
-                {"defence": name, "parameters": options}
-                | dict(zip(("clean", "attacked", "mean"), (*scores, sum(scores) / 2), strict=True))
-            )
+            defence = Defence(name, name, "a candidate", partial(make, **options))
+            row: dict[str, Any] = {"defence": name, "parameters": options}
+            row["clean"] = study.balanced_accuracy(study.behind(defence, study.photos.images))
+            row |= {key: study.balanced_accuracy(study.behind(defence, images)) for key, images in sets.items()}
+            row["mean"] = (row["clean"] + float(np.mean([row[key] for key in sets]))) / 2
+            rows.append(row)
             text = ", ".join(f"{key} {value}" for key, value in options.items()) or "-"
-            print(f"| {name} | {text} | {scores[0]:.3f} | {scores[1]:.3f} | {sum(scores) / 2:.3f} |", flush=True)
+            print(f"| {name} | {text} | " + " | ".join(f"{row[key]:.3f}" for key in head[2:]) + " |", flush=True)
     for name, row in best(rows).items():
         print(f"{name}: {row['parameters']}")
     if args.json:
-        write_json(
-            args.json,
-            {
-                "n": len(data),
-                "split": "val",
-                "attack": f"pgd{presets.STEPS}, eps {presets.EPSILON:g} of 255, knows the network and not the defence",
-                "checkpoint_sha256": classifier.manifest.sha256,
-                "rows": rows,
-            },
-        )
+        content = {**study.about(args.command), "rows": rows}
+        replace_file(str(args.json), (json.dumps(content, indent=1) + "\n").encode())
     return 0
 
 
@@ -128,11 +110,6 @@ def add_command(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, help="checkpoint.pt of python -m export train")
     parser.add_argument("names", nargs="*", metavar="DEFENCE", help=f"of {', '.join(CANDIDATES)} (default: all)")
-    parser.add_argument(
-        "--data", type=Path, default=Path("../shared/data/ham10000"), metavar="DIR", help="(%(default)s)"
-    )
-    parser.add_argument("--per-class", type=int, default=20, metavar="N", help="images a class (%(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
+    add_options(parser, PER_CLASS)
     parser.set_defaults(execute=_choose)

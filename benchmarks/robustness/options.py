@@ -17,7 +17,8 @@ MAX_EPS = 64  # grey levels; more is no longer a perturbation
 MAX_THREADS = 256
 EXAMPLES = """examples:
   python -m benchmarks.robustness --quick --json out.json
-  python -m benchmarks.robustness --model all --out report/          all of test; hours; go on with the same command
+  python -m benchmarks.robustness --model all --out report/          hours; the same command goes on
+  python -m benchmarks.robustness --images 1000 --out report/        all of test in every row; for a GPU: --device cuda
   python -m benchmarks.robustness --attacks difgsm,pgd10 --eps 2,4 --defences none,mdda_balanced --images 20
 
 The results say how a referral aid stands up to tampering; it is never a diagnosis."""
@@ -76,7 +77,9 @@ def add_run(subparsers: Any, execute: Callable[[argparse.Namespace], int]) -> No
     parser.add_argument("--knows", type=_names(plan.KNOWS), metavar="NAMES", help=f"of {', '.join(plan.KNOWS)}")
     parser.add_argument("--eps", type=_eps, metavar="N,N", help="grey levels of 255 (by the plan)")
     parser.add_argument("--defences", type=str, metavar="NAMES", help="only these (all)")
-    parser.add_argument("--images", type=_whole(1, 10_000), metavar="N", help="at most so many images a class")
+    parser.add_argument(
+        "--images", type=_whole(1, 10_000), metavar="N", help="images a class (by the plan; with --quick at most)"
+    )
     parser.add_argument("--seed", type=_whole(0, 2**31 - 1), default=0, metavar="N", help="(%(default)s)")
     parser.add_argument(
         "--threads", type=_whole(1, MAX_THREADS), default=len(os.sched_getaffinity(0)), metavar="N", help="(all cores)"

@@ -79,16 +79,24 @@ QUICK = (
 All defences stand side by side where a goal does; a row's ``n`` says on how many images it stands."""
 
 FULL = (
-    Job("gray", CLEAN, (0.0,)),
-    *(Job("gray", name, ALL_EPS) for name in ("fgsm", "pgd10", "pgd50", "mifgsm", "difgsm")),
-    Job("gray", "deepfool", ALL_EPS, PER_CLASS),
-    Job("gray", "autoattack", ALL_EPS, PER_CLASS),
-    Job("gray", UNIVERSAL, ALL_EPS),
-    Job("gray", STICKER, (0.0,)),
-    *(Job("transfer", name, ALL_EPS) for name in TRANSFER),
-    Job("black", SQUARE, (4.0, 8.0), PER_CLASS),
-    Job("adaptive", ADAPTIVE, ALL_EPS, PER_CLASS),
+    Job("gray", CLEAN, (0.0,), networks=_STANDARD),
+    *(Job("gray", name, ALL_EPS, PER_CLASS, networks=_STANDARD) for name in ("fgsm", "pgd10", "difgsm")),
+    *(Job("gray", name, (2.0, 4.0, 8.0), 3, networks=_STANDARD) for name in ("mifgsm", "pgd50")),
+    *(Job("gray", name, (4.0,), 3, networks=_STANDARD) for name in ("deepfool", "autoattack")),
+    Job("gray", UNIVERSAL, (4.0, 8.0), 10, networks=_STANDARD),
+    Job("gray", STICKER, (0.0,), 10, networks=_STANDARD),
+    *(Job("transfer", name, (4.0, 8.0), 5, _OURS, _STANDARD) for name in TRANSFER),
+    Job("black", SQUARE, (8.0,), 3, _OURS, _STANDARD),
+    Job("adaptive", ADAPTIVE, (2.0,), 2, networks=_STANDARD),
+    Job("adaptive", ADAPTIVE, (1.0, 2.0, 4.0), 3, ("none", "mdda_balanced"), _STANDARD),
+    Job("gray", CLEAN, (0.0,), None, _OURS, _HARDENED),
+    *(Job("gray", name, ALL_EPS, 5, _OURS, _HARDENED) for name in ("pgd10", "difgsm")),
+    Job("transfer", "difgsm", (8.0,), 5, _OURS, _HARDENED),
+    Job("black", SQUARE, (8.0,), 2, ("none", "mdda_balanced"), _HARDENED),
+    Job("adaptive", ADAPTIVE, (2.0,), 4, ("none", "mdda_balanced"), _HARDENED),
+    Job("adaptive", ADAPTIVE, (1.0, 4.0), 1, ("none", "mdda_balanced"), _HARDENED),
 )
+"""For a night of two cores at most; clean images are the whole split. With ``--images`` a faster machine does more."""
 
 ATTACK_NAMES = tuple(dict.fromkeys(job.attack for job in FULL))
 
@@ -110,7 +118,7 @@ def plan(
     eps : sequence of float, optional
         Instead of the plan's, for attacks that have an eps.
     per_class : int, optional
-        At most so many images a class.
+        Images a class in place of the plan's; of the quick plan at most so many.
     """
     jobs = []
     for job in QUICK if quick else FULL:
@@ -120,6 +128,6 @@ def plan(
             if eps is not None and job.attack != STICKER:
                 job = replace(job, eps=tuple(eps))
         if per_class is not None:
-            job = replace(job, per_class=per_class if job.per_class is None else min(per_class, job.per_class))
+            job = replace(job, per_class=min(per_class, job.per_class or per_class) if quick else per_class)
         jobs.append(job)
     return jobs

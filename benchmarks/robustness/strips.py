@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks import presets
 from benchmarks.robustness import figures
 from benchmarks.robustness.errors import RobustnessError
 from edge_mdda.cli import DEMO_IMAGE
@@ -18,10 +17,11 @@ from export.dataset import SIDE, LabelledImages, decode_all, read_split
 from export.evaluate import purifier_seed
 
 if TYPE_CHECKING:
-    import torch
+    from torch import nn
 
 PRESET = "balanced"
 DEMO_SEED = 7
+DEMO_ATTACK, DEMO_EPS = "difgsm", 4.0  # grey levels
 SHOWN_ATTACK = "gray/difgsm"
 
 
@@ -31,20 +31,25 @@ def purified(images: np.ndarray, seeds: list[int]) -> np.ndarray:
         return np.stack([purifier.purify(image, seed) for image, seed in zip(images, seeds, strict=True)])
 
 
-def attacked_demo(network: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
-    """The strip of the drawn picture: PGD at 4/255 away from the class that ``network`` sees in it.
+def attacked_demo(network: nn.Module) -> np.ndarray:
+    """The strip of the drawn picture: DI-FGSM at 4/255 away from the class that ``network`` sees in it.
 
     Parameters
     ----------
-    network : callable
+    network : nn.Module
         Logits of ``(n, 3, 224, 224)`` float RGB in 0..255, differentiable.
     """
     import torch
 
+    from benchmarks.robustness.attacks import ATTACKS, attack_images, to_tensor
+    from benchmarks.robustness.cache import key_of
+
     clean = fit(decode(DEMO_IMAGE), SIDE, SIDE, "squeeze")[None]
     with torch.no_grad():
-        seen = network(torch.from_numpy(clean.copy()).permute(0, 3, 1, 2).float()).argmax(1).numpy()
-    attacked = presets.pgd(presets.gray_box(network), clean.copy(), seen, seed=0)
+        seen = network(to_tensor(clean)).argmax(1).numpy()
+    attack = ATTACKS[DEMO_ATTACK]
+    key = key_of(seed=DEMO_SEED)
+    attacked = attack_images(attack, network, clean, seen, attack.parameters(DEMO_EPS, False), key)
     return figures.strip(clean, attacked, purified(attacked, [DEMO_SEED]), figures.DEMO_PANEL)
 
 

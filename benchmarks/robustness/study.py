@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.robustness.options import DATA
 
 if TYPE_CHECKING:
+    from benchmarks.robustness.defences import Defence
     from benchmarks.robustness.images import Photographs
     from benchmarks.robustness.networks import Deployed
     from edge_mdda.params import MddaParams
@@ -73,10 +74,14 @@ class Study:
     def answers(self, images: np.ndarray, params: MddaParams | None, draw: int = 0) -> np.ndarray:
         """Probabilities ``(n, n_labels)`` of the shipped int8 file behind MDDA with these parameters, or alone."""
         from benchmarks.robustness.defences import DEFENCES
+
+        return self.behind(DEFENCES["none"] if params is None else as_defence(params), images, draw)
+
+    def behind(self, defence: Defence, images: np.ndarray, draw: int = 0) -> np.ndarray:
+        """Probabilities ``(n, n_labels)`` of the shipped int8 file behind any defence."""
         from benchmarks.robustness.pipeline import Pipeline, seeds_for
         from edge_mdda.seeds import MASK_64
 
-        defence = DEFENCES["none"] if params is None else as_defence(params)
         seeds = [(seed + draw) & MASK_64 for seed in seeds_for(self.photos.data.paths, self.seed)]
         with Pipeline(defence, self.target.classifier, self.threads) as pipeline:
             return pipeline.predict(images, seeds)
@@ -106,7 +111,7 @@ class Study:
         }
 
 
-def as_defence(params: MddaParams) -> Any:
+def as_defence(params: MddaParams) -> Defence:
     """MDDA with any parameters, as one of the defences."""
     from benchmarks.robustness.defences import Defence
 
