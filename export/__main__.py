@@ -73,6 +73,18 @@ def build_parser() -> argparse.ArgumentParser:
     _add_options(harden, HardenOptions)
     harden.set_defaults(run=_harden)
 
+    mean = commands.add_parser("average", help="the weighted mean of two checkpoints that began as one")
+    mean.add_argument("checkpoints", type=Path, nargs=2, metavar="CHECKPOINT")
+    mean.add_argument(
+        "--share",
+        type=commands_convert.between(0, 1, float),
+        default=0.5,
+        metavar="S",
+        help="of the second, 0 to 1 (%(default)s)",
+    )
+    mean.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt goes here")
+    mean.set_defaults(run=_average)
+
     fit = commands.add_parser("fit-int8", help="fit a float checkpoint to int8: ranges, rounding, fine-tuning")
     _add_data(fit)
     fit.add_argument("checkpoint", type=Path)
@@ -198,6 +210,14 @@ def _harden(args: argparse.Namespace) -> int:
     options = HardenOptions(**{f.name: getattr(args, f.name) for f in fields(HardenOptions)})
     progress = _training_printer(options.batch)
     print(harden(args.data, args.checkpoint, args.out, options, threads=args.threads, progress=progress))
+    return 0
+
+
+def _average(args: argparse.Namespace) -> int:
+    from export.average import average
+
+    first, second = args.checkpoints
+    print(average(first, second, args.share, args.out))
     return 0
 
 

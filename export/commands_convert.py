@@ -68,7 +68,7 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def _between(low: float, high: float, kind: Callable[[str], Any]) -> Callable[[str], Any]:
+def between(low: float, high: float, kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """An argparse type: a number in a range."""
 
     def convert(text: str) -> Any:
@@ -132,13 +132,13 @@ def _add_convert(commands: Any) -> None:
         model.add_argument(f"--{name}", metavar="TEXT", help=f"{what}, for the manifest")
 
     how = convert.add_argument_group("how")
-    how.add_argument("--calibration-images", type=_between(8, 100_000, int), default=400, metavar="N", help="(400)")
-    how.add_argument("--float-first", type=_between(0, 1000, int), metavar="N", help="convolutions left in float (3)")
+    how.add_argument("--calibration-images", type=between(8, 100_000, int), default=400, metavar="N", help="(400)")
+    how.add_argument("--float-first", type=between(0, 1000, int), metavar="N", help="convolutions left in float (3)")
     how.add_argument("--weight-scale", choices=("minmax", "octav"), help="of TFLite int8 weights (minmax)")
     how.add_argument("--tflite-env", type=Path, metavar="DIR", help="TFLite tools, see: setup tflite")
-    how.add_argument("--refer-at", type=_between(0, 1, float), metavar="P", help="threshold (default: chosen on val)")
-    how.add_argument("--retake-at", type=_between(0, 1, float), metavar="P", help="threshold (default: chosen on val)")
-    how.add_argument("--seed", type=_between(0, 2**31, int), default=0, metavar="N", help="of all that is random (0)")
+    how.add_argument("--refer-at", type=between(0, 1, float), metavar="P", help="threshold (default: chosen on val)")
+    how.add_argument("--retake-at", type=between(0, 1, float), metavar="P", help="threshold (default: chosen on val)")
+    how.add_argument("--seed", type=between(0, 2**31, int), default=0, metavar="N", help="of all that is random (0)")
 
     judge = convert.add_argument_group("verification, on images that calibration did not see")
     judge.add_argument(
@@ -146,16 +146,16 @@ def _add_convert(commands: Any) -> None:
     )
     judge.add_argument("--verify-labels", type=Path, metavar="FILE.csv", help="columns image_id,dx")
     judge.add_argument("--split", default="test", help="of a data set (%(default)s)")
-    judge.add_argument("--max-images", type=_between(1, 10**7, int), metavar="N", help="judge by so many at most")
+    judge.add_argument("--max-images", type=between(1, 10**7, int), metavar="N", help="judge by so many at most")
     judge.add_argument("--purify", choices=("off", "on", "both"), default="both", help="views (%(default)s)")
 
     gates = convert.add_argument_group("gates; defaults: int8 0.98 and 0.02, the others 0.995 and 0.001")
-    gates.add_argument("--min-agreement", type=_between(0, 1, float), metavar="P", help="with the source's top class")
-    gates.add_argument("--max-kl", type=_between(0, 100, float), metavar="NATS", help="mean divergence")
-    gates.add_argument("--max-balanced-loss", type=_between(0, 1, float), metavar="P", help="of accuracy (0.005)")
-    gates.add_argument("--max-melanoma-loss", type=_between(0, 1, float), metavar="P", help="of recall (0.02)")
-    gates.add_argument("--max-bytes", type=_between(1, 2**31, int), metavar="N", help="of the file (no limit)")
-    gates.add_argument("--min-images", type=_between(1, 10**7, int), default=50, metavar="N", help="to judge by (50)")
+    gates.add_argument("--min-agreement", type=between(0, 1, float), metavar="P", help="with the source's top class")
+    gates.add_argument("--max-kl", type=between(0, 100, float), metavar="NATS", help="mean divergence")
+    gates.add_argument("--max-balanced-loss", type=between(0, 1, float), metavar="P", help="of accuracy (0.005)")
+    gates.add_argument("--max-melanoma-loss", type=between(0, 1, float), metavar="P", help="of recall (0.02)")
+    gates.add_argument("--max-bytes", type=between(1, 2**31, int), metavar="N", help="of the file (no limit)")
+    gates.add_argument("--min-images", type=between(1, 10**7, int), default=50, metavar="N", help="to judge by (50)")
     convert.set_defaults(run=_convert)
 
 
