@@ -62,7 +62,7 @@ class MddaParams:
     lam: float | tuple[float, ...] = 5.0
     iterations: int | tuple[int, ...] = 4
     aggregation: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    output_weights: tuple[float, ...] = (0.30, 0.50, 0.15, 0.05)
+    output_weights: tuple[float, ...] = (0.20, 0.45, 0.25, 0.10)
     smoothing: float = 0.25
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ from edge_mdda.latency.compare import compare, load, to_text
 from edge_mdda.latency.html import to_html
 from edge_mdda.latency.kernel_clock import KernelClock, purifier_detail
 from edge_mdda.latency.report import print_report, throttling_text
-from edge_mdda.mdda import PRESETS, Purifier
+from edge_mdda.mdda import PRESETS, MddaParams, Purifier
 from edge_mdda.profiling import Plan, check_target, profile, thread_counts, write
 
 
@@ -250,7 +250,7 @@ def test_every_plane_is_put_to_its_block_and_scale(kernels, drawn_image, preset,
 
 
 def test_the_clock_sorts_calls_in_any_order_and_knows_when_it_cannot():
-    params = PRESETS["mild"]  # two blocks, four scales
+    params = MddaParams(n_blocks=2)  # and four scales
     plane = [np.zeros((side, side), np.float32) for side in (64, 32, 16, 8)]
     calls: list[int] = []
     clock = KernelClock({"dda_plane": lambda *arguments: calls.append(arguments[9])}, params)

@@ -184,7 +184,9 @@ def test_plan_has_every_attacker_and_goal_rows():
         assert 2.0 in {eps for job in jobs if job.knows == "adaptive" for eps in job.eps}
     names = {job.attack for job in plan.plan(False)}
     assert {"fgsm", "pgd10", "pgd50", "mifgsm", "difgsm", "autoattack", "square", "universal", "sticker"} <= names
-    assert {job.eps for job in plan.plan(False) if job.attack == "pgd10"} == {(1.0, 2.0, 4.0, 6.0, 8.0)}
+    for name in ("fgsm", "pgd10", "difgsm"):
+        eps = [e for job in plan.plan(False) if job.attack == name and job.networks == ("standard",) for e in job.eps]
+        assert set(eps) == {1.0, 2.0, 4.0, 6.0, 8.0}
 
 
 def made_up_row(knows: str, attack: str, eps: float, defence: str, value: float, n: int = 20) -> dict:
@@ -221,6 +223,13 @@ def test_report_has_the_hardest_attacker_first_and_the_worst_attack_of_each():
     assert "| 2 | none | 0.800 | 0.050 (pgd50, n 7) | 0.100 (difgsm, n 20) |  |  |" in text
     assert "| pgd50 | 2 | 7 to 14 | 0.050 (0.050 to 0.050), n 7 | 0.150 (0.150 to 0.150), n 14 |" in text
     assert "| gray/pgd10 | eps: 2, 4; steps: 10 |" in text
+
+
+def test_the_full_plan_judges_every_defence_against_the_attacker_who_knows_it():
+    from benchmarks.robustness.defences import DEFENCES
+
+    jobs = [job for job in plan.plan(False) if job.knows == "adaptive" and job.networks == ("standard",)]
+    assert {name for job in jobs if 2.0 in job.eps for name in job.defences or DEFENCES} == set(DEFENCES)
 
 
 def test_plan_narrows():

@@ -12,7 +12,7 @@ pytest.importorskip("ai_edge_litert")
 
 from edge_mdda import selftest
 from edge_mdda.board.finding import FAILED, OK
-from edge_mdda.classifier import MODELS_SETTING, RUNTIME_SETTING, ModelError, built_in
+from edge_mdda.classifier import BUILT_IN_MODELS, MODELS_SETTING, RUNTIME_SETTING, ModelError, built_in, models_here
 from edge_mdda.cli import main
 
 
@@ -30,7 +30,8 @@ def test_the_built_in_models_compute_what_was_recorded(capsys):
     assert main(["selftest", "--json", "--runtime", "tflite", "--runtime", "onnx"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["ok"] is True
-    assert [found["status"] for found in answer["findings"]] == [OK, OK]
+    titles = [f"selftest {runtime}{name}" for runtime in ("tflite", "onnx") for name in ("", " hardened")]
+    assert [(found["name"], found["status"]) for found in answer["findings"]] == [(title, OK) for title in titles]
     assert "never a diagnosis" in answer["notice"]
 
 
@@ -85,3 +86,20 @@ def test_a_folder_of_models_holds_one_for_each_runtime(models, monkeypatch, tmp_
     monkeypatch.setenv(MODELS_SETTING, str(tmp_path / "none"))
     with pytest.raises(ModelError, match="cannot be read"):
         built_in()
+
+
+def test_a_folder_of_models_may_hold_named_ones_beside_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv(MODELS_SETTING, str(tmp_path))
+    hardened = BUILT_IN_MODELS["hardened"] + ".tflite"
+    (tmp_path / "clinic.tflite").touch()
+    assert built_in("tflite") == tmp_path / "clinic.tflite"
+    assert models_here("tflite") == ["standard"]
+    with pytest.raises(ModelError, match="holds no"):
+        built_in("tflite", "hardened")
+    (tmp_path / hardened).touch()
+    assert built_in("tflite") == tmp_path / "clinic.tflite"
+    assert built_in("tflite", "hardened") == tmp_path / hardened
+    assert models_here("tflite") == ["standard", "hardened"]
+    (tmp_path / "another.tflite").touch()
+    with pytest.raises(ModelError, match=r"expected one model ending in \.tflite, found 2"):
+        built_in("tflite")

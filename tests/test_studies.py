@@ -15,8 +15,8 @@ from edge_mdda.params import PRESETS, PRESETS_FILE, MddaParams
 STAGES = ("before", "after")
 
 
-def row(clean: float, attacked: float, ms: float) -> dict:
-    return {"clean": clean, "attacked": attacked, "ms": ms}
+def row(clean: float, attacked: float, ms: float, melanoma: float = 0.7) -> dict:
+    return {"clean": clean, "melanoma": melanoma, "attacked": attacked, "ms": ms}
 
 
 def test_the_front_holds_what_nothing_beats():
@@ -27,11 +27,18 @@ def test_the_front_holds_what_nothing_beats():
 
 def test_presets_are_the_best_under_attack_that_clean_accuracy_allows():
     rows = [row(0.83, 0.3, 3), row(0.80, 0.5, 5), row(0.79, 0.6, 7), row(0.79, 0.595, 6), row(0.76, 0.7, 9)]
-    assert tune.choose(rows, 0.80) == {"mild": 0, "balanced": 3, "strong": 4}  # 0.595 is as good as 0.6, and faster
+    assert tune.choose(rows, row(0.80, 0, 0)) == {
+        "mild": 0,
+        "balanced": 3,
+        "strong": 4,
+    }  # 0.595 is as good as 0.6, and faster
     # Nothing gains a point: the mild one is the best on clean images.
-    assert tune.choose(rows, 0.83) == {"mild": 0, "balanced": 0, "strong": 3}
+    assert tune.choose(rows, row(0.83, 0, 0)) == {"mild": 0, "balanced": 0, "strong": 3}
     with pytest.raises(RobustnessError, match="'balanced'"):
-        tune.choose(rows, 0.95)
+        tune.choose(rows, row(0.95, 0, 0))
+    # Only the strong one may find fewer melanomas.
+    rows[3]["melanoma"] = rows[4]["melanoma"] = 0.69
+    assert tune.choose(rows, row(0.80, 0, 0)) == {"mild": 0, "balanced": 2, "strong": 4}
 
 
 def test_the_grid_holds_strengths_that_the_solver_meets():
@@ -47,9 +54,11 @@ def test_the_shipped_presets_name_the_run_that_chose_them(tmp_path, monkeypatch)
     assert set(stored["presets"]) == set(PRESETS) == {"mild", "balanced", "strong"}
     # Written and read again, they are the same.
     monkeypatch.setattr(tune, "PRESETS_FILE", tmp_path / "presets.json")
-    figures = {"clean": 0.8, "attacked": 0.5} | {f"{attack}_{eps:g}": 0.5 for attack, eps in tune.ATTACKS}
+    figures = {"clean": 0.8, "melanoma": 0.7, "attacked": 0.5} | {
+        f"{attack}_{eps:g}": 0.5 for attack, eps in tune.ATTACKS
+    }
     rows = [{"params": params.to_dict(), "ms": 1.0, **figures} for params in PRESETS.values()]
-    about = dict.fromkeys(("command", "network", "model_sha256", "split", "n"), "x")
+    about = dict.fromkeys(("command", "network", "model_sha256", "split", "n", "n_clean"), "x")
     tune.write({name: n for n, name in enumerate(PRESETS)}, rows, rows[0], about)
     from edge_mdda.params import _read_presets
 

@@ -47,56 +47,57 @@ STICKER = "sticker"
 UNIVERSAL = "universal"
 SQUARE = "square"
 ADAPTIVE = "pgd50"
-TRANSFER = ("difgsm", "mifgsm")
 
 _STANDARD, _HARDENED = ("standard",), ("hardened",)
-_OURS = ("none", "mdda_mild", "mdda_balanced", "mdda_strong")
+_BOTH = ("none", "mdda_balanced")
+_OURS = (*_BOTH, "mdda_mild", "mdda_strong")
+_OTHERS = ("bdr", "sr", "nrp", "jpeg", "median", "gaussian", "nlm", "tvm", "rof", "mdda_mild", "mdda_strong")
 
-QUICK = (
+_GOALS = (
     Job("gray", CLEAN, (0.0,), PER_CLASS, networks=_STANDARD),
     Job("gray", "fgsm", (4.0,), PER_CLASS, networks=_STANDARD),
     Job("gray", "pgd10", (4.0,), PER_CLASS, networks=_STANDARD),
     Job("gray", "difgsm", (2.0, 6.0), PER_CLASS, networks=_STANDARD),
+    Job("transfer", "difgsm", (8.0,), 5, _OURS, _STANDARD),
+    Job("adaptive", ADAPTIVE, (2.0,), 2, _BOTH, _STANDARD),
+    Job("gray", CLEAN, (0.0,), PER_CLASS, _OURS, _HARDENED),
+)
+"""All defences side by side; the quick run and the full one share them."""
+
+QUICK = (
+    *_GOALS,
     Job("gray", "mifgsm", (4.0,), 3, _OURS, _STANDARD),
     Job("gray", "pgd50", (4.0,), 2, _OURS, _STANDARD),
     Job("gray", "deepfool", (4.0,), 2, _OURS, _STANDARD),
     Job("gray", "autoattack", (4.0,), 2, _OURS, _STANDARD),
     Job("gray", UNIVERSAL, (8.0,), 5, _OURS, _STANDARD),
     Job("gray", STICKER, (0.0,), 5, _OURS, _STANDARD),
-    Job("transfer", "difgsm", (8.0,), 5, _OURS, _STANDARD),
-    Job("black", SQUARE, (8.0,), 3, ("none", "mdda_balanced"), _STANDARD),
-    Job("adaptive", ADAPTIVE, (2.0,), 4, ("none",), _STANDARD),
-    Job("adaptive", ADAPTIVE, (2.0,), 3, ("mdda_balanced",), _STANDARD),
-    Job("adaptive", ADAPTIVE, (2.0,), 1, ("mdda_mild", "mdda_strong"), _STANDARD),
-    Job("gray", CLEAN, (0.0,), PER_CLASS, _OURS, _HARDENED),
+    Job("black", SQUARE, (8.0,), 3, _BOTH, _STANDARD),
     Job("gray", "pgd10", (4.0,), 5, _OURS, _HARDENED),
     Job("gray", "difgsm", (2.0,), 5, _OURS, _HARDENED),
-    Job("adaptive", ADAPTIVE, (2.0,), 2, ("none",), _HARDENED),
-    Job("adaptive", ADAPTIVE, (2.0,), 1, ("mdda_balanced",), _HARDENED),
+    Job("adaptive", ADAPTIVE, (2.0,), 1, _BOTH, _HARDENED),
 )
-"""For two cores and a quarter of an hour: about 1,400 seconds of one Zen 3 core, a thousand of them for ``standard``.
+"""For two cores and a quarter of an hour; a row's ``n`` says on how many images it stands."""
 
-All defences stand side by side where a goal does; a row's ``n`` says on how many images it stands."""
+_OTHER_EPS = {"fgsm": (1.0, 2.0, 6.0, 8.0), "pgd10": (1.0, 2.0, 6.0, 8.0), "difgsm": (1.0, 4.0, 8.0)}
 
 FULL = (
-    Job("gray", CLEAN, (0.0,), networks=_STANDARD),
-    *(Job("gray", name, ALL_EPS, PER_CLASS, networks=_STANDARD) for name in ("fgsm", "pgd10", "difgsm")),
-    *(Job("gray", name, (2.0, 4.0, 8.0), 3, networks=_STANDARD) for name in ("mifgsm", "pgd50")),
-    *(Job("gray", name, (4.0,), 3, networks=_STANDARD) for name in ("deepfool", "autoattack")),
-    Job("gray", UNIVERSAL, (4.0, 8.0), 10, networks=_STANDARD),
+    *_GOALS,
+    *(Job("gray", name, eps, 5, networks=_STANDARD) for name, eps in _OTHER_EPS.items()),
+    *(Job("gray", name, (2.0, 4.0, 8.0), 2, _OURS, _STANDARD) for name in ("mifgsm", "pgd50")),
+    *(Job("gray", name, (4.0,), 2, networks=_STANDARD) for name in ("deepfool", "autoattack")),
+    Job("gray", UNIVERSAL, (8.0,), 10, networks=_STANDARD),
     Job("gray", STICKER, (0.0,), 10, networks=_STANDARD),
-    *(Job("transfer", name, (4.0, 8.0), 5, _OURS, _STANDARD) for name in TRANSFER),
-    Job("black", SQUARE, (8.0,), 3, _OURS, _STANDARD),
-    Job("adaptive", ADAPTIVE, (2.0,), 2, networks=_STANDARD),
-    Job("adaptive", ADAPTIVE, (1.0, 2.0, 4.0), 3, ("none", "mdda_balanced"), _STANDARD),
-    Job("gray", CLEAN, (0.0,), None, _OURS, _HARDENED),
+    Job("transfer", "mifgsm", (8.0,), 5, _OURS, _STANDARD),
+    Job("black", SQUARE, (8.0,), 2, _OURS, _STANDARD),
+    Job("adaptive", ADAPTIVE, (2.0,), 1, _OTHERS, _STANDARD),
+    Job("adaptive", ADAPTIVE, (1.0, 4.0), 1, _BOTH, _STANDARD),
     *(Job("gray", name, ALL_EPS, 5, _OURS, _HARDENED) for name in ("pgd10", "difgsm")),
     Job("transfer", "difgsm", (8.0,), 5, _OURS, _HARDENED),
-    Job("black", SQUARE, (8.0,), 2, ("none", "mdda_balanced"), _HARDENED),
-    Job("adaptive", ADAPTIVE, (2.0,), 4, ("none", "mdda_balanced"), _HARDENED),
-    Job("adaptive", ADAPTIVE, (1.0, 4.0), 1, ("none", "mdda_balanced"), _HARDENED),
+    Job("adaptive", ADAPTIVE, (2.0,), 2, _BOTH, _HARDENED),
+    Job("adaptive", ADAPTIVE, (1.0, 4.0), 1, _BOTH, _HARDENED),
 )
-"""For a night of two cores at most; clean images are the whole split. With ``--images`` a faster machine does more."""
+"""For some hours of two cores; with ``--images`` a faster machine does more."""
 
 ATTACK_NAMES = tuple(dict.fromkeys(job.attack for job in FULL))
 

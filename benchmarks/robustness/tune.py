@@ -1,6 +1,7 @@
 """``python -m benchmarks.robustness tune``: how strong should the purifier be? The run behind the shipped presets.
 
-Every combination of the grid is judged on ``val``: clean, attacked in the gray box, and in milliseconds. Nothing is
+Every combination of the grid is judged on images of ``val``: clean, attacked in the gray box, and in time. Those
+on the Pareto front are judged again on all clean images of ``val``, and the presets are chosen among them. Nothing is
 chosen on ``test``. With ``--write`` the presets are written to ``edge_mdda/presets.json``, which names this command.
 The attacker of this search does not know the purifier; what one does who knows it stands in the report.
 """
@@ -15,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.robustness import images
 from benchmarks.robustness.errors import RobustnessError
+from benchmarks.robustness.rows import MELANOMA
 from benchmarks.robustness.study import Study, add_options, milliseconds
 from edge_mdda.files import replace_file
 from edge_mdda.params import PRESETS, PRESETS_FILE, MddaParams
@@ -36,6 +39,8 @@ OUTPUT_WEIGHTS = {
 LOSSES = {"mild": -0.01, "balanced": 0.01, "strong": 0.05}
 """Clean balanced accuracy that a preset may lose against no purifier; the mild one has to gain a point, or to be
 the best on clean images where none does."""
+KEEP_MELANOMAS = ("balanced",)
+"""Presets that may not find fewer melanomas than no purifier does."""
 TIE = 0.01
 """Attacked accuracies as near as this are equal on so few images; the faster one wins."""
 EXAMPLES = """\
@@ -65,8 +70,10 @@ def pareto(rows: Sequence[dict[str, Any]]) -> list[int]:
     return [n for n, row in enumerate(rows) if not any(beats(other, row) for other in rows)]
 
 
-def choose(rows: Sequence[dict[str, Any]], clean_without: float) -> dict[str, int]:
+def choose(rows: Sequence[dict[str, Any]], without: dict[str, Any]) -> dict[str, int]:
     """The row of each preset: best attacked among those whose clean loss is allowed, the fastest of equals.
+
+    ``without`` has the ``clean`` balanced accuracy and the ``melanoma`` recall of no purifier.
 
     Raises
     ------
@@ -75,15 +82,26 @@ def choose(rows: Sequence[dict[str, Any]], clean_without: float) -> dict[str, in
     """
     chosen = {}
     for name, loss in LOSSES.items():
-        allowed = [n for n, row in enumerate(rows) if row["clean"] >= clean_without - loss]
-        if not allowed and name == "mild":
-            most = max(row["clean"] for row in rows)
-            allowed = [n for n, row in enumerate(rows) if row["clean"] == most]
+        kept = [n for n, row in enumerate(rows) if name not in KEEP_MELANOMAS or row["melanoma"] >= without["melanoma"]]
+        allowed = [n for n in kept if rows[n]["clean"] >= without["clean"] - loss]
+        if kept and not allowed and name == "mild":
+            most = max(rows[n]["clean"] for n in kept)
+            allowed = [n for n in kept if rows[n]["clean"] == most]
         if not allowed:
             raise RobustnessError(f"no parameters for '{name}': all lose more than {loss:.2f} on clean images")
         most = max(rows[n]["attacked"] for n in allowed)
         chosen[name] = min((n for n in allowed if rows[n]["attacked"] >= most - TIE), key=lambda n: rows[n]["ms"])
     return chosen
+
+
+def judge_clean(study: Study, rows: Sequence[dict[str, Any]]) -> None:
+    """Put ``clean`` and ``melanoma`` of all the photographs of ``study`` into the rows."""
+    data = study.photos.data
+    melanomas = data.targets == data.labels.index(MELANOMA)
+    for row in rows:
+        answers = study.answers(study.photos.images, None if row["params"] is None else _params(row))
+        row["clean"] = study.balanced_accuracy(answers)
+        row["melanoma"] = float((answers.argmax(1) == data.targets)[melanomas].mean())
 
 
 def search(
@@ -120,25 +138,42 @@ def line(params: MddaParams | None, row: dict[str, Any]) -> str:
     return f"| {what} | {accuracies} | {row['ms']:.1f} |"
 
 
+FRONT_HEAD = HEAD.split("\n")[0].replace("clean", "clean | melanoma") + "\n" + HEAD.split("\n")[1] + " --- |"
+
+
+def front_line(row: dict[str, Any]) -> str:
+    """One row of the table of the front."""
+    cells = line(None if row["params"] is None else _params(row), row).split(" | ")
+    return " | ".join([*cells[:4], f"{row['melanoma']:.3f}", *cells[4:]])
+
+
 def execute(args: argparse.Namespace) -> int:
     """Search, choose, print and perhaps write."""
     study = Study.open(args, "val")
     print(HEAD, flush=True)
     without, rows = search(study, grid(), lambda text: print(text, flush=True))
-    front, chosen = pareto(rows), choose(rows, without["clean"])
-    print("\nPareto front (clean, attacked, ms):")
-    for n in sorted(front, key=lambda n: rows[n]["ms"]):
-        print(line(_params(rows[n]), rows[n]))
+    front = [rows[n] for n in pareto(rows)]
+    whole = Study(study.target, images.read(args.data, "val", None), study.maker, study.threads, study.seed)
+    judge_clean(whole, [without, *front])
+    chosen = choose(front, without)
+    print(
+        "\nPareto front (clean, attacked, ms), clean and melanoma recall"
+        f" on all {len(whole.photos)} images:\n{FRONT_HEAD}"
+    )
+    for row in sorted([without, *front], key=lambda row: row["ms"]):
+        print(front_line(row))
     print("\nPresets:")
     for name, n in chosen.items():
-        same = "as shipped" if PRESETS.get(name) == _params(rows[n]) else "other than shipped"
-        print(f"{name} ({same}): {line(_params(rows[n]), rows[n])}")
+        same = "as shipped" if PRESETS.get(name) == _params(front[n]) else "other than shipped"
+        print(f"{name} ({same}): {front_line(front[n])}")
     about = study.about(args.command)
-    result = {**about, "without": without, "rows": rows, "front": front, "chosen": chosen}
+    about["n_clean"] = len(whole.photos)
+    result = {**about, "without": without, "rows": rows, "front": [rows.index(row) for row in front]}
+    result["chosen"] = {name: rows.index(front[n]) for name, n in chosen.items()}
     if args.json:
         replace_file(str(args.json), (json.dumps(result, indent=1) + "\n").encode())
     if args.write:
-        write(chosen, rows, without, about)
+        write(chosen, front, without, about)
         print(f"{PRESETS_FILE}: written; thresholds and figures belong to the old presets until they are made again")
     return 0
 
@@ -151,7 +186,7 @@ def write(
     chosen: dict[str, int], rows: Sequence[dict[str, Any]], without: dict[str, Any], about: dict[str, Any]
 ) -> None:
     """Write the presets with their figures and the run that chose them."""
-    figures = ("clean", *(f"{attack}_{eps:g}" for attack, eps in ATTACKS), "attacked")
+    figures = ("clean", "melanoma", *(f"{attack}_{eps:g}" for attack, eps in ATTACKS), "attacked")
     presets = {
         name: {
             "params": {k: v for k, v in rows[n]["params"].items() if v != _default(k)},
@@ -159,7 +194,7 @@ def write(
         }
         for name, n in chosen.items()
     }
-    kept = {k: about[k] for k in ("command", "network", "model_sha256", "split", "n")}
+    kept = {k: about[k] for k in ("command", "network", "model_sha256", "split", "n", "n_clean")}
     content = {"chosen_by": kept | {"without_purifier": {k: round(without[k], 4) for k in figures}}, "presets": presets}
     replace_file(str(PRESETS_FILE), (json.dumps(content, indent=2) + "\n").encode())
 

@@ -27,6 +27,7 @@ __all__ = [
     "ModelError",
     "built_in",
     "model_path",
+    "models_here",
     "open_classifier",
 ]
 
@@ -34,14 +35,16 @@ RUNTIMES = {"onnx": ".onnx", "tflite": ".tflite"}
 """Runtime names and the suffix of the files that each one runs."""
 
 MODELS_SETTING, RUNTIME_SETTING = "EDGE_MDDA_MODELS", "EDGE_MDDA_RUNTIME"
-"""Environment variables: a folder with the models to use in place of the built-in ones, at most one for each runtime;
-and the runtime to use where none is named."""
+"""Environment variables: a folder with the models to use in place of the built-in ones, at most one for each runtime
+beside the ones that have a name of their own; and the runtime to use where none is named."""
 
 BUILT_IN: Path
 """The built-in model; the same network for LiteRT lies beside it, see :func:`built_in`."""
 
-BUILT_IN_MODELS = {"standard": "lesion-lite0-int8"}
-"""Names that stand for a model file, and its stem."""
+STANDARD = "standard"
+BUILT_IN_MODELS = {STANDARD: "lesion-lite0-int8", "hardened": "lesion-lite0-hardened-int8"}
+"""Names that stand for a model file, and its stem. ``hardened`` was trained against attackers who know the purifier; it
+is wrong more often on pictures that nobody attacked."""
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models")
 
 
@@ -63,7 +66,7 @@ class Classifier(Protocol):
         ...
 
 
-def built_in(runtime: str | None = None, name: str = "standard") -> Path:
+def built_in(runtime: str | None = None, name: str = STANDARD) -> Path:
     """A built-in model's file for a runtime; by default for that in ``EDGE_MDDA_RUNTIME``, else ONNX Runtime.
 
     Where ``EDGE_MDDA_MODELS`` names a folder, the model in it.
@@ -84,7 +87,7 @@ def model_path(model: str | Path | None = None, runtime: str | None = None) -> s
     A file that is called like a built-in model can be given as ``./standard``. See :func:`built_in` for the settings
     that decide where a name leads.
     """
-    text = "standard" if model is None else os.fspath(model)
+    text = STANDARD if model is None else os.fspath(model)
     return _built_in(text, runtime) if text in BUILT_IN_MODELS else text
 
 
@@ -94,15 +97,35 @@ def _built_in(name: str, runtime: str | None) -> str:
         raise ModelError(f"{RUNTIME_SETTING} must be one of {', '.join(RUNTIMES)}, not {chosen!r}")
     suffix = RUNTIMES.get(chosen, RUNTIMES["onnx"])
     folder = os.environ.get(MODELS_SETTING)
+    file = BUILT_IN_MODELS[name] + suffix
     if not folder:
-        return os.path.join(_FOLDER, BUILT_IN_MODELS[name] + suffix)
+        return os.path.join(_FOLDER, file)
     try:
         there = [file for file in os.listdir(folder) if file.endswith(suffix)]
     except OSError as error:
         raise ModelError(f"{folder} ({MODELS_SETTING}): cannot be read ({error.strerror})") from error
-    if len(there) != 1:
-        raise ModelError(f"{folder} ({MODELS_SETTING}): expected one model ending in {suffix}, found {len(there)}")
-    return os.path.join(folder, there[0])
+    if name != STANDARD:
+        if file not in there:
+            raise ModelError(f"{folder} ({MODELS_SETTING}): holds no '{name}' model ({file}); pack it, or leave it out")
+        return os.path.join(folder, file)
+    others = {stem + suffix for other, stem in BUILT_IN_MODELS.items() if other != STANDARD}
+    chosen_ones = [file for file in there if file not in others] if len(there) > 1 else there
+    if len(chosen_ones) != 1:
+        found = len(chosen_ones)
+        raise ModelError(f"{folder} ({MODELS_SETTING}): expected one model ending in {suffix}, found {found}")
+    return os.path.join(folder, chosen_ones[0])
+
+
+def models_here(runtime: str) -> list[str]:
+    """Names of the built-in models whose file for a runtime is here; ``standard`` first, and always."""
+    found = [STANDARD]
+    for name in BUILT_IN_MODELS:
+        try:
+            if name != STANDARD and os.path.exists(_built_in(name, runtime)):
+                found.append(name)
+        except ModelError:
+            continue
+    return found
 
 
 def open_classifier(
