@@ -59,15 +59,19 @@ _GOALS = (
     Job("gray", "pgd10", (4.0,), PER_CLASS, networks=_STANDARD),
     Job("gray", "difgsm", (2.0, 6.0), PER_CLASS, networks=_STANDARD),
     Job("transfer", "difgsm", (8.0,), 5, _OURS, _STANDARD),
-    Job("adaptive", ADAPTIVE, (2.0,), 2, _BOTH, _STANDARD),
     Job("gray", CLEAN, (0.0,), PER_CLASS, _OURS, _HARDENED),
 )
 """All defences side by side; the quick run and the full one share them."""
 
-QUICK = (
-    *_GOALS,
+_ITERATED = (
     Job("gray", "mifgsm", (4.0,), 3, _OURS, _STANDARD),
     Job("gray", "pgd50", (4.0,), 2, _OURS, _STANDARD),
+)
+
+QUICK = (
+    *_GOALS,
+    Job("adaptive", ADAPTIVE, (2.0,), 1, _BOTH, _STANDARD),
+    *_ITERATED,
     Job("gray", "deepfool", (4.0,), 2, _OURS, _STANDARD),
     Job("gray", "autoattack", (4.0,), 2, _OURS, _STANDARD),
     Job("gray", UNIVERSAL, (8.0,), 5, _OURS, _STANDARD),
@@ -83,21 +87,22 @@ _OTHER_EPS = {"fgsm": (1.0, 2.0, 6.0, 8.0), "pgd10": (1.0, 2.0, 6.0, 8.0), "difg
 
 FULL = (
     *_GOALS,
+    Job("adaptive", ADAPTIVE, (2.0,), 2, _BOTH, _STANDARD),
+    *_ITERATED,
     *(Job("gray", name, eps, 5, networks=_STANDARD) for name, eps in _OTHER_EPS.items()),
-    *(Job("gray", name, (2.0, 4.0, 8.0), 2, _OURS, _STANDARD) for name in ("mifgsm", "pgd50")),
     *(Job("gray", name, (4.0,), 2, networks=_STANDARD) for name in ("deepfool", "autoattack")),
-    Job("gray", UNIVERSAL, (8.0,), 10, networks=_STANDARD),
-    Job("gray", STICKER, (0.0,), 10, networks=_STANDARD),
+    Job("gray", UNIVERSAL, (8.0,), 5, networks=_STANDARD),
+    Job("gray", STICKER, (0.0,), 5, networks=_STANDARD),
     Job("transfer", "mifgsm", (8.0,), 5, _OURS, _STANDARD),
-    Job("black", SQUARE, (8.0,), 2, _OURS, _STANDARD),
+    Job("black", SQUARE, (8.0,), 1, _BOTH, _STANDARD),
     Job("adaptive", ADAPTIVE, (2.0,), 1, _OTHERS, _STANDARD),
-    Job("adaptive", ADAPTIVE, (1.0, 4.0), 1, _BOTH, _STANDARD),
-    *(Job("gray", name, ALL_EPS, 5, _OURS, _HARDENED) for name in ("pgd10", "difgsm")),
+    *(Job("gray", name, (2.0, 4.0, 8.0), 5, _OURS, _HARDENED) for name in ("pgd10", "difgsm")),
     Job("transfer", "difgsm", (8.0,), 5, _OURS, _HARDENED),
     Job("adaptive", ADAPTIVE, (2.0,), 2, _BOTH, _HARDENED),
-    Job("adaptive", ADAPTIVE, (1.0, 4.0), 1, _BOTH, _HARDENED),
+    Job("adaptive", ADAPTIVE, (4.0,), 1, _BOTH, _STANDARD),
+    Job("adaptive", ADAPTIVE, (4.0,), 1, _BOTH, _HARDENED),
 )
-"""For some hours of two cores; with ``--images`` a faster machine does more."""
+"""For an hour of two cores; with ``--images`` a faster machine does more."""
 
 ATTACK_NAMES = tuple(dict.fromkeys(job.attack for job in FULL))
 
