@@ -94,13 +94,13 @@ FULL = (
     Job("gray", UNIVERSAL, (8.0,), 5, networks=_STANDARD),
     Job("gray", STICKER, (0.0,), 5, networks=_STANDARD),
     Job("transfer", "mifgsm", (8.0,), 5, _OURS, _STANDARD),
-    Job("black", SQUARE, (8.0,), 1, _BOTH, _STANDARD),
-    Job("adaptive", ADAPTIVE, (2.0,), 1, _OTHERS, _STANDARD),
     *(Job("gray", name, (2.0, 4.0, 8.0), 5, _OURS, _HARDENED) for name in ("pgd10", "difgsm")),
     Job("transfer", "difgsm", (8.0,), 5, _OURS, _HARDENED),
     Job("adaptive", ADAPTIVE, (2.0,), 2, _BOTH, _HARDENED),
-    Job("adaptive", ADAPTIVE, (4.0,), 1, _BOTH, _STANDARD),
     Job("adaptive", ADAPTIVE, (4.0,), 1, _BOTH, _HARDENED),
+    Job("adaptive", ADAPTIVE, (4.0,), 1, _BOTH, _STANDARD),
+    Job("adaptive", ADAPTIVE, (2.0,), 1, _OTHERS, _STANDARD),
+    Job("black", SQUARE, (8.0,), 1, _BOTH, _STANDARD),
 )
 """For an hour of two cores; with ``--images`` a faster machine does more."""
 
