@@ -7,6 +7,7 @@ are good, and whether the network is right.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -24,7 +25,7 @@ from edge_mdda.board.children import ChildError, run_module
 from edge_mdda.board.finding import FAILED, OK, UNKNOWN, WARNING, Finding, is_fit
 from edge_mdda.board.inventory import ROOT
 from edge_mdda.board.release import release
-from edge_mdda.classifier import BUILT_IN, RUNTIMES
+from edge_mdda.classifier import BUILT_IN, RUNTIMES, built_in
 from edge_mdda.classifier.signature import signature_path, trusted_keys
 from edge_mdda.classifier.verdict import examine
 from edge_mdda.errors import ModelError
@@ -143,9 +144,10 @@ class Examination:
         self.root, self.timeout = root, timeout
         self.model = BUILT_IN if model is None else model
         self.models = {self.model.suffix.lower(): self.model}
-        for suffix in RUNTIMES.values():
-            for path in sorted(BUILT_IN.parent.glob(f"*{suffix}")):
-                self.models.setdefault(suffix, path)
+        for runtime, suffix in RUNTIMES.items():
+            with contextlib.suppress(ModelError):  # a folder of models need not have one for every runtime
+                if (path := built_in(runtime)).exists():
+                    self.models.setdefault(suffix, path)
         self._peak: int | None = None
         self._numpy_loads = True
 

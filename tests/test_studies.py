@@ -16,7 +16,7 @@ STAGES = ("before", "after")
 
 
 def row(clean: float, attacked: float, ms: float, melanoma: float = 0.7) -> dict:
-    return {"clean": clean, "melanoma": melanoma, "attacked": attacked, "ms": ms}
+    return {"clean": clean, "melanoma": melanoma, "left": 0.5, "attacked": attacked, "ms": ms}
 
 
 def test_the_front_holds_what_nothing_beats():
@@ -39,6 +39,14 @@ def test_presets_are_the_best_under_attack_that_clean_accuracy_allows():
     # Only the strong one may find fewer melanomas.
     rows[3]["melanoma"] = rows[4]["melanoma"] = 0.69
     assert tune.choose(rows, row(0.80, 0, 0)) == {"mild": 0, "balanced": 2, "strong": 4}
+    # None may blur away more than it purifies.
+    rows[4]["left"] = 0.93
+    assert tune.choose(rows, row(0.80, 0, 0))["strong"] == 3
+
+
+def test_a_stronger_purifier_leaves_more_of_fine_noise_and_blur():
+    left = [tune.error_left(PRESETS[name]) for name in ("balanced", "strong")]
+    assert 0 < left[0] < left[1] < tune.MOST_LEFT
 
 
 def test_the_grid_holds_strengths_that_the_solver_meets():
