@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 from deploy import lock
 from deploy.__main__ import main
+from deploy.bundle import Request, _chosen_models
 from deploy.bundle import settings as board_settings
 from deploy.errors import DeployError
 from deploy.profiles import BOARDS, board_names, find_board, platform_tags, read_board
@@ -372,3 +374,13 @@ def test_settings_of_a_board():
     text = board_settings(find_board("rpi-zero2w"))
     assert "EDGE_MDDA_RUNTIME=tflite\n" in text
     assert "EDGE_MDDA_THREADS=3\n" in text
+
+
+def test_the_hardened_models_are_packed_beside_the_others_when_asked_for(tmp_path):
+    board = find_board("rpi4")
+    request = Request(board, board.system("bookworm"), tmp_path / "no.key")
+    stems = [path.stem for path in _chosen_models(request)]
+    assert stems == ["lesion-lite0-int8"] * len(board.runtimes)
+    both = _chosen_models(replace(request, hardened=True))
+    assert [path.stem for path in both] == stems + ["lesion-lite0-hardened-int8"] * len(board.runtimes)
+    assert {path.suffix for path in both} == {".onnx", ".tflite"}
