@@ -6,7 +6,6 @@ One part at a time is taken out of a preset; clean and gray-box accuracy on ``va
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +13,8 @@ import numpy as np
 
 from benchmarks.robustness.study import Study, add_options, milliseconds
 from benchmarks.robustness.tune import ATTACKS
-from edge_mdda.files import replace_file
 from edge_mdda.params import PRESETS, MddaParams
+from export.evaluate import write_json
 
 PER_CLASS = 20
 MOST_BLOCKS = 4
@@ -59,7 +58,7 @@ def execute(args: argparse.Namespace) -> int:
         print(f"| {name} | {accuracies} | {row['ms']:.1f} |", flush=True)
     if args.json:
         content = {**study.about(args.command), "preset": args.preset, "rows": rows}
-        replace_file(str(args.json), (json.dumps(content, indent=1) + "\n").encode())
+        write_json(args.json, content)
     return 0
 
 

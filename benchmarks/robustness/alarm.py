@@ -9,15 +9,14 @@ With ``--draws`` several purifications are averaged, and the table shows what th
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks.robustness.study import Study, add_options
-from edge_mdda.files import replace_file
 from edge_mdda.params import MAX_DRAWS, PRESETS
+from export.evaluate import write_json
 from export.operating import disagreements
 
 PER_CLASS = 20
@@ -120,7 +119,7 @@ def execute(args: argparse.Namespace) -> int:
     show(Alarm(few, args.preset, draws).rows("pgd50", ADAPTIVE_EPS, "adaptive", _adaptive(few, args.preset)))
     if args.json:
         content = {**study.about(args.command), "preset": args.preset, "retake_at": alarm.retake_at, "rows": rows}
-        replace_file(str(args.json), (json.dumps(content, indent=1) + "\n").encode())
+        write_json(args.json, content)
     return 0
 
 

@@ -11,15 +11,14 @@ C. Guo et al., "On calibration of modern neural networks", ICML 2017.
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 import numpy as np
 
 from benchmarks.robustness.figure_data import calibration_error, reliability_bins
 from benchmarks.robustness.study import Study, add_options
-from edge_mdda.files import replace_file
 from edge_mdda.params import PRESETS
+from export.evaluate import write_json
 
 PER_CLASS = 1000  # more than any class has: all of the split
 VIEWS = ("purified", "raw")
@@ -53,7 +52,7 @@ def execute(args: argparse.Namespace) -> int:
             print(f"| {view} | {value:.3f} | {len(answers)} | {error:.3f} |", flush=True)
     if args.json:
         about = {**study.about(args.command), "preset": args.preset, "temperature": temperature}
-        replace_file(str(args.json), (json.dumps({**about, "reliability": reliability}, indent=1) + "\n").encode())
+        write_json(args.json, {**about, "reliability": reliability})
     return 0
 
 

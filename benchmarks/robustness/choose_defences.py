@@ -31,7 +31,6 @@ serves all of them.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -42,7 +41,7 @@ from benchmarks.robustness import defences
 from benchmarks.robustness.defences import Apply, Defence
 from benchmarks.robustness.study import Study, add_options
 from benchmarks.robustness.tune import ATTACKS
-from edge_mdda.files import replace_file
+from export.evaluate import write_json
 
 PER_CLASS = 20
 CANDIDATES: dict[str, tuple[Callable[..., Apply], tuple[dict[str, Any], ...]]] = {
@@ -98,7 +97,7 @@ def _choose(args: argparse.Namespace) -> int:
         print(f"{name}: {row['parameters']}")
     if args.json:
         content = {**study.about(args.command), "rows": rows}
-        replace_file(str(args.json), (json.dumps(content, indent=1) + "\n").encode())
+        write_json(args.json, content)
     return 0
 
 

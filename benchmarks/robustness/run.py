@@ -94,9 +94,9 @@ class Run:
             for job in self.jobs_of(name):
                 batches = -(-len(self.photos.first(job.per_class)) // BATCH)
                 own = job.knows in ("adaptive", "black")
-                n_sets = len(self.sources[name]) if job.knows == "transfer" else 1
-                n_sets = len(self.defences_of(job)) if own else n_sets
-                judged = len(self.defences_of(job)) if own else n_sets * len(self.defences_of(job))
+                n_defences = len(self.defences_of(job))
+                n_sets = n_defences if own else len(self.sources[name]) if job.knows == "transfer" else 1
+                judged = n_sets if own else n_sets * n_defences
                 attacked = 0 if job.attack == "clean" else 1 if job.attack in ("universal", "sticker") else batches
                 total += len(job.eps) * (n_sets * attacked + judged)
         return total

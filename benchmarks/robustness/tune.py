@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from benchmarks.robustness import images
 from benchmarks.robustness.errors import RobustnessError
 from benchmarks.robustness.rows import MELANOMA
 from benchmarks.robustness.study import Study, add_options, milliseconds
-from edge_mdda.files import replace_file
 from edge_mdda.params import PRESETS, PRESETS_FILE, MddaParams
 from export.dataset import SIDE
+from export.evaluate import write_json
 
 PER_CLASS = 20
 ATTACKS = (("difgsm", 2.0), ("pgd10", 4.0), ("difgsm", 6.0))
@@ -195,7 +195,7 @@ def execute(args: argparse.Namespace) -> int:
     result = {**about, "without": without, "rows": rows, "front": [rows.index(row) for row in front]}
     result["chosen"] = {name: rows.index(front[n]) for name, n in chosen.items()}
     if args.json:
-        replace_file(str(args.json), (json.dumps(result, indent=1) + "\n").encode())
+        write_json(args.json, result)
     if args.write:
         write(chosen, front, without, about)
         print(f"{PRESETS_FILE}: written; thresholds and figures belong to the old presets until they are made again")
@@ -220,7 +220,7 @@ def write(
     }
     kept = {k: about[k] for k in ("command", "network", "model_sha256", "split", "n", "n_clean")}
     content = {"chosen_by": kept | {"without_purifier": {k: round(without[k], 4) for k in figures}}, "presets": presets}
-    replace_file(str(PRESETS_FILE), (json.dumps(content, indent=2) + "\n").encode())
+    write_json(Path(PRESETS_FILE), content)
 
 
 def _default(name: str) -> Any:
