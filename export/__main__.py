@@ -70,6 +70,12 @@ def build_parser() -> argparse.ArgumentParser:
     harden.add_argument("checkpoint", type=Path)
     harden.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint.pt and log.jsonl go here")
     harden.add_argument("--threads", type=_at_least(1), default=1, help="of the tensor library (%(default)s)")
+    harden.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="its answers to untouched pictures are learnt beside the labels",
+    )
     _add_options(harden, HardenOptions)
     harden.set_defaults(run=_harden)
 
@@ -209,7 +215,8 @@ def _harden(args: argparse.Namespace) -> int:
 
     options = HardenOptions(**{f.name: getattr(args, f.name) for f in fields(HardenOptions)})
     progress = _training_printer(options.batch)
-    print(harden(args.data, args.checkpoint, args.out, options, threads=args.threads, progress=progress))
+    where = (args.data, args.checkpoint, args.out)
+    print(harden(*where, options, teacher=args.teacher, threads=args.threads, progress=progress))
     return 0
 
 

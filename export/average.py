@@ -11,14 +11,18 @@ M. Wortsman et al., "Model soups", ICML 2022.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from export.errors import ExportError
+from export.harden import KEPT_NAME
 from export.train import file_hash
 
 
 def average(first: Path, second: Path, share: float, out: Path) -> Path:
     """Write ``out/checkpoint.pt`` with the weights ``(1 - share) * first + share * second``.
+
+    The perturbations that ``harden`` kept beside the first go along, for a run that hardens the mean further.
 
     Batch norms are folded into the convolutions before: their statistics belong to each network's own weights.
 
@@ -52,6 +56,9 @@ def average(first: Path, second: Path, share: float, out: Path) -> Path:
     mean.load_state_dict(weights)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"
+    kept = first.parent / KEPT_NAME
+    if kept.exists() and first.parent.resolve() != out.resolve():
+        shutil.copyfile(kept, out / KEPT_NAME)
     about = {"share": share, "init": [file_hash(first), file_hash(second)], "label_hash": content.get("label_hash")}
     options = {"arch": a.arch}
     save_checkpoint(

@@ -9,6 +9,7 @@ to larger perturbations and to attacks of another kind.
 References
 ----------
 A. Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018.
+M. Goldblum et al., "Adversarially robust distillation", AAAI 2020 (a teacher sees the untouched picture).
 H. Zheng et al., "Efficient adversarial training with transferable adversarial examples", CVPR 2020 (perturbations
 are kept).
 A. Athalye, N. Carlini, D. Wagner, "Obfuscated gradients give a false sense of security", ICML 2018 (BPDA).
@@ -28,6 +29,7 @@ import numpy as np
 from edge_mdda.params import PRESETS
 from export.augment import RandomPurifier, colour_view
 from export.dataset import SIDE, LabelledImages, decode_all, read_split
+from export.errors import ExportError
 from export.loop import Progress, StepLog, descend, follow, kept_share, require_same_run
 from export.options import HardenOptions, TrainOptions
 from export.train import GRADIENT_CLIP, SAMPLING_POWER, file_hash, keep_freed_memory
@@ -224,12 +226,20 @@ class Kept:
             self.values[visit.chosen[n]] = turned_back(share, visit.turns[n])
 
 
+def taught(logits: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+    """Kullback-Leibler divergence of the student's probabilities from a teacher's; both ``(n, k)`` logits."""
+    from torch.nn import functional
+
+    return functional.kl_div(logits.log_softmax(1), answer.log_softmax(1), reduction="batchmean", log_target=True)
+
+
 def harden(
     data_root: Path,
     checkpoint: Path,
     out: Path,
     options: HardenOptions,
     *,
+    teacher: Path | None = None,
     threads: int = 1,
     checkpoint_every: int = 50,
     progress: Progress | None = None,
@@ -248,6 +258,8 @@ def harden(
         Folder for ``checkpoint.pt``, ``log.jsonl`` and the perturbations (0.6 GB at 224 pixels).
     options : HardenOptions
         The run.
+    teacher : Path, optional
+        Checkpoint whose answer to the untouched picture, not purified and not attacked, is learnt beside the label.
     threads : int
         Threads of the tensor library.
     checkpoint_every : int
@@ -272,6 +284,13 @@ def harden(
         "init": file_hash(checkpoint),
         "label_hash": file_hash(data_root / "labels.csv"),
     }
+    guide: FakeQuantNet | None = None
+    if teacher is not None:
+        guiding, known = network_from_checkpoint(teacher)
+        if known["labels"] != run["labels"]:
+            raise ExportError(f"{teacher}: a teacher of other labels than {checkpoint}")
+        guide = FakeQuantNet(guiding, n_float=None).eval().requires_grad_(False)
+        run["teacher"] = file_hash(teacher)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"
     # Folded batch norms: nothing of them is left to drift between clean and attacked pictures, and it is faster.
@@ -309,6 +328,9 @@ def harden(
             student.requires_grad_(True)
             logits = student(view(attacked.round(), visit.purified))
             loss = functional.cross_entropy(logits + log_prior, targets, label_smoothing=options.label_smoothing)
+            if guide is not None:
+                answer = guide(torch.from_numpy(visit.pixels).permute(0, 3, 1, 2).float())
+                loss = loss.lerp(taught(logits, answer), options.teacher_share)
             value = descend(optimiser, student, loss, cosine(step, schedule), GRADIENT_CLIP)
             follow(average, student, kept_share(options.ema, step))
             log.add(step + 1, loss=value, accuracy=(logits.argmax(1) == targets).float().mean().item())

@@ -75,6 +75,7 @@ class HardenOptions:
     eps_high: float = _option(4.0, "largest perturbation in grey levels")
     attacked_share: float = _option(0.85, "share of the images that are attacked")
     purify_share: float = _option(0.75, "share of the views that pass through MDDA; with raw, all attacked ones do")
+    teacher_share: float = _option(0.5, "weight of the teacher's answer in the loss, where there is a teacher")
     seed: int = _option(0, "of everything random")
 
     def __post_init__(self) -> None:
@@ -93,6 +94,7 @@ class HardenOptions:
             "eps_high": self.eps_low <= self.eps_high <= 64,
             "attacked_share": 0 <= self.attacked_share <= 1,
             "purify_share": 0 <= self.purify_share <= 1,
+            "teacher_share": 0 <= self.teacher_share <= 1,
             "seed": self.seed >= 0,
         }
         _require(self, checks)

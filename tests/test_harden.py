@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from edge_mdda.errors import EdgeMddaError  # noqa: E402
 from export.dataset import CLASSES, LabelledImages  # noqa: E402
 from export.fake_quant import FakeQuantNet  # noqa: E402
-from export.harden import Kept, View, Visit, Visits, attack, diverse, harden, turned, turned_back  # noqa: E402
+from export.harden import Kept, View, Visit, Visits, attack, diverse, harden, taught, turned, turned_back  # noqa: E402
 from export.network import LesionNet, load_checkpoint, network_from_checkpoint, save_checkpoint  # noqa: E402
 from export.options import HardenOptions  # noqa: E402
 from tests.tiny_networks import settle  # noqa: E402
@@ -138,6 +138,35 @@ def test_a_run_resumes_and_can_be_exported(made_up, tmp_path):
         assert not torch.allclose(network(pixels), before(pixels))
     with pytest.raises(EdgeMddaError, match="made with other options"):
         harden(made_up, start, tmp_path / "cut", replace(TINY, lr=1e-3))
+
+
+def test_a_teacher_pulls_towards_its_answers():
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.0]], requires_grad=True)
+    answer = torch.tensor([[0.0, 3.0, 0.0], [1.0, 0.0, 0.0]])
+    p, q = answer.softmax(1), logits.detach().softmax(1)
+    assert taught(logits, answer).item() == pytest.approx(((p * (p / q).log()).sum() / 2).item(), rel=1e-5)
+    assert taught(answer, answer + 7).item() == pytest.approx(0, abs=1e-6)  # logits have no zero of their own
+    (gradient,) = torch.autograd.grad(taught(logits, answer), logits)
+    torch.testing.assert_close(gradient, (q - p) / 2)
+
+
+def test_a_run_with_a_teacher_is_another_run(made_up, tmp_path):
+    torch.manual_seed(2)
+    start, teacher = tmp_path / "start.pt", tmp_path / "teacher.pt"
+    stranger = tmp_path / "stranger.pt"
+    for path, labels in ((start, CLASSES), (teacher, CLASSES), (stranger, ("a", "b"))):
+        net = LesionNet(len(labels))
+        save_checkpoint(path, {"labels": list(labels), "options": {}, "ema": net.state_dict()})
+    one = replace(TINY, steps=1)
+    alone = harden(made_up, start, tmp_path / "alone", one)
+    guided = harden(made_up, start, tmp_path / "guided", replace(one, teacher_share=1.0), teacher=teacher)
+    weights = [load_checkpoint(path)["ema"] for path in (alone, guided)]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    with pytest.raises(EdgeMddaError, match="made with other options"):
+        harden(made_up, start, tmp_path / "guided", replace(one, teacher_share=1.0), teacher=start)
+    with pytest.raises(EdgeMddaError, match=r"stranger\.pt: a teacher of other labels"):
+        harden(made_up, start, tmp_path / "refused", one, teacher=stranger)
+    assert not (tmp_path / "refused").exists()
 
 
 def test_options_name_the_bad_field():
