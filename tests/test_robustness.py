@@ -23,6 +23,7 @@ from benchmarks.robustness import images, networks, plan, report  # noqa: E402
 from benchmarks.robustness.__main__ import main  # noqa: E402
 from benchmarks.robustness.attacks import to_tensor  # noqa: E402
 from benchmarks.robustness.cache import Cache, hash_code, key_of, load_images, seed_of  # noqa: E402
+from benchmarks.robustness.defences import DEFENCES  # noqa: E402
 from benchmarks.robustness.errors import RobustnessError  # noqa: E402
 from benchmarks.robustness.images import Photographs  # noqa: E402
 from benchmarks.robustness.networks import Twin  # noqa: E402
@@ -228,6 +229,11 @@ def test_report_has_the_hardest_attacker_first_and_the_worst_attack_of_each():
 def test_plan_narrows():
     jobs = [job for job in plan.plan(True, ("fgsm",), (1.0, 2.0), 1) if "hardened" not in (job.networks or ())]
     assert [(job.attack, job.eps, job.per_class) for job in jobs] == [("clean", (0.0,), 1), ("fgsm", (1.0, 2.0), 1)]
+
+
+def test_the_attacker_who_knows_the_defence_meets_every_defence():
+    met = [job.defences or () for job in plan.FULL if job.knows == "adaptive" and "standard" in (job.networks or ())]
+    assert {name for names in met for name in names} == set(DEFENCES)
 
 
 # -- the command --------------------------------------------------------------------------------------------
