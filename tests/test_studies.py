@@ -51,7 +51,8 @@ def test_a_stronger_purifier_leaves_more_of_fine_noise_and_blur():
 
 def test_the_grid_holds_strengths_that_the_solver_meets():
     grid = tune.grid()
-    assert len(grid) == len(set(map(repr, grid))) == len(tune.BLOCKS) * len(tune.STRENGTHS) * len(tune.OUTPUT_WEIGHTS)
+    assert len(grid) == len(set(map(repr, grid))) == 2 * 3 * len(tune.STRENGTHS) * len(tune.BLOCKS)
+    assert {params.scales[0] for params in grid} == {1.0, 2.0}
     assert all(sum(params.output_weights) == pytest.approx(1) for params in grid)
 
 
@@ -78,6 +79,11 @@ def test_each_variant_lacks_what_its_name_says():
     assert found["as it is"] == PRESETS["balanced"]
     assert len(set(map(repr, found.values()))) == len(found)
     assert found["no pyramid (scale 1 only)"].scales == (1.0,)
+    four = MddaParams(scales=(2.0, 1.0, 0.5, 0.25), output_weights=(0.2, 0.4, 0.3, 0.1))
+    three = ablate.variants(four)["no finer scale"]
+    assert (three.scales, three.output_weights) == ((1.0, 0.5, 0.25), (0.4, 0.3, 0.1))
+    again = ablate.variants(three)["a finer scale more"]
+    assert (again.scales, again.output_weights) == (four.scales, (0.2, 0.2, 0.3, 0.1))
     assert found["no diffusion (sigma 0)"].sigma == 0
     assert found["no denoising (lam 0)"].lam == 0
     assert found["no aggregation between scales"].neighbour_weights(1) == (0, 1, 0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.robustness.study import Study, add_options, milliseconds
 from benchmarks.robustness.tune import ATTACKS
-from edge_mdda.params import PRESETS, MddaParams
+from edge_mdda.params import FINEST_SCALE, PRESETS, MddaParams
 from export.evaluate import write_json
 
 PER_CLASS = 20
@@ -25,9 +25,7 @@ def variants(params: MddaParams) -> dict[str, MddaParams]:
     found = {
         "as it is": params,
         "no pyramid (scale 1 only)": replace(params, scales=(1.0,), output_weights=(1.0,)),
-        "no finer scale (1, 1/2, 1/4)": replace(
-            params, scales=params.scales[1:], output_weights=params.output_weights[1:]
-        ),
+        **_other_pyramid(params),
         "no diffusion (sigma 0)": replace(params, sigma=0.0),
         "no denoising (lam 0)": replace(params, lam=0.0),
         "no aggregation between scales": replace(params, aggregation=(1.0, 0.0, 0.0)),
@@ -37,6 +35,15 @@ def variants(params: MddaParams) -> dict[str, MddaParams]:
         if blocks != params.n_blocks:
             found[f"{blocks} block{'s' if blocks > 1 else ''}"] = replace(params, n_blocks=blocks)
     return found
+
+
+def _other_pyramid(params: MddaParams) -> dict[str, MddaParams]:
+    """Without the finer scale, or with one where there is none, which then shares the weight of scale 1."""
+    first, *rest = params.output_weights
+    if params.scales[0] == FINEST_SCALE:
+        return {"no finer scale": replace(params, scales=params.scales[1:], output_weights=tuple(rest))}
+    scales, weights = (FINEST_SCALE, *params.scales), (first / 2, first / 2, *rest)
+    return {"a finer scale more": replace(params, scales=scales, output_weights=weights)}
 
 
 def execute(args: argparse.Namespace) -> int:
