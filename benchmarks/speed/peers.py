@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import cv2
 import numpy as np
 
-from edge_mdda.mdda import PRESETS, MddaParams, Purifier
+from edge_mdda.mdda import MddaParams, Purifier
 
-PARAMS = replace(PRESETS["balanced"], n_blocks=3, sigma=5.0, lam=5.0, iterations=3)
+PARAMS = MddaParams(
+    scales=(2.0, 1.0, 0.5, 0.25),
+    n_blocks=3,
+    sigma=5.0,
+    lam=5.0,
+    iterations=3,
+    output_weights=(0.20, 0.45, 0.25, 0.10),
+)
 """The setting of the comparison: scales 2, 1, 1/2, 1/4, three blocks, sigma = lam = 5 grey levels."""
 
 SEED = 1  # of the noise
