@@ -283,6 +283,8 @@ def harden(
         "options": asdict(options) | {"arch": network.arch},
         "init": file_hash(checkpoint),
         "label_hash": file_hash(data_root / "labels.csv"),
+        "purifier": PRESETS["balanced"].to_dict(),
+        "teacher": None if teacher is None else file_hash(teacher),
     }
     guide: FakeQuantNet | None = None
     if teacher is not None:
@@ -290,7 +292,6 @@ def harden(
         if known["labels"] != run["labels"]:
             raise ExportError(f"{teacher}: a teacher of other labels than {checkpoint}")
         guide = FakeQuantNet(guiding, n_float=None).eval().requires_grad_(False)
-        run["teacher"] = file_hash(teacher)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"
     # Folded batch norms: nothing of them is left to drift between clean and attacked pictures, and it is faster.
@@ -315,6 +316,8 @@ def harden(
     images = decode_all(data, SIDE, SIDE)
     if options.size != SIDE:
         images = np.stack([cv2.resize(i, (options.size,) * 2, interpolation=cv2.INTER_AREA) for i in images])
+    if not first:
+        (out / KEPT_NAME).unlink(missing_ok=True)  # of a run that nothing else is left of
     visits, view = Visits(images, data, options), View(options.size, options.seed + first)
     kept = Kept(out / KEPT_NAME, images.shape, options.seed, earlier=checkpoint.parent / KEPT_NAME)
     log_prior = torch.log(torch.from_numpy(visits.prior).float())

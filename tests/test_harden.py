@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from edge_mdda.errors import EdgeMddaError  # noqa: E402
 from export.dataset import CLASSES, LabelledImages  # noqa: E402
 from export.fake_quant import FakeQuantNet  # noqa: E402
-from export.harden import Kept, View, Visit, Visits, attack, diverse, harden, taught, turned, turned_back  # noqa: E402
+from export.harden import KEPT_NAME, Kept, View, Visit, Visits, attack, diverse, harden, taught, turned, turned_back  # noqa: E402
 from export.network import LesionNet, load_checkpoint, network_from_checkpoint, save_checkpoint  # noqa: E402
 from export.options import HardenOptions  # noqa: E402
 from tests.tiny_networks import settle  # noqa: E402
@@ -138,6 +138,13 @@ def test_a_run_resumes_and_can_be_exported(made_up, tmp_path):
         assert not torch.allclose(network(pixels), before(pixels))
     with pytest.raises(EdgeMddaError, match="made with other options"):
         harden(made_up, start, tmp_path / "cut", replace(TINY, lr=1e-3))
+    # The same folder after its checkpoint was removed: nothing of the old run goes on, of whatever size it was.
+    path.unlink()
+    smaller = replace(TINY, size=32, steps=1)
+    again, new = (harden(made_up, start, tmp_path / folder, smaller) for folder in ("cut", "new"))
+    assert (tmp_path / "cut" / KEPT_NAME).read_bytes() == (tmp_path / "new" / KEPT_NAME).read_bytes()
+    weights = [load_checkpoint(file)["ema"] for file in (again, new)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_a_teacher_pulls_towards_its_answers():
@@ -164,6 +171,8 @@ def test_a_run_with_a_teacher_is_another_run(made_up, tmp_path):
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     with pytest.raises(EdgeMddaError, match="made with other options"):
         harden(made_up, start, tmp_path / "guided", replace(one, teacher_share=1.0), teacher=start)
+    with pytest.raises(EdgeMddaError, match="made with other options"):
+        harden(made_up, start, tmp_path / "guided", replace(one, teacher_share=1.0))
     with pytest.raises(EdgeMddaError, match=r"stranger\.pt: a teacher of other labels"):
         harden(made_up, start, tmp_path / "refused", one, teacher=stranger)
     assert not (tmp_path / "refused").exists()
