@@ -144,6 +144,25 @@ def test_curves_hold_the_rows_sorted_with_their_intervals(content):
     assert figure_data.attacks_with_curves(content, "standard") == ["difgsm"]
 
 
+def test_a_curve_is_of_one_set_of_images():
+    """As the full plan leaves it: two eps on 121 images, three on 35, clean on both; the adaptive attacker on 7 and 14."""
+    rows = [row("gray", "clean", 0.0, "none", 0.7, n=121), row("gray", "clean", 0.0, "none", 0.6, n=35)]
+    rows += [row("gray", "difgsm", eps, "none", 0.5 - eps / 20, n=121) for eps in (2.0, 6.0)]
+    rows += [row("gray", "difgsm", eps, "none", 0.4 - eps / 40, n=35) for eps in (1.0, 4.0, 8.0)]
+    rows += [row("gray", "fgsm", eps, "none", 0.3, n=n) for eps, n in ((2.0, 121), (4.0, 35))]
+    rows += [row("adaptive", "pgd50", 2.0, "none", 0.1, n=n) for n in (7, 14)]
+    gray, adaptive = figure_data.panels({"rows": rows}, "standard", "difgsm", ("none",))
+    assert (gray.n, gray.curves[0].eps) == (35, [0.0, 1.0, 4.0, 8.0])
+    assert gray.curves[0].value == pytest.approx([0.6, 0.375, 0.3, 0.2])
+    assert (adaptive.n, adaptive.curves[0].eps) == (14, [2.0]), "of equals the larger set; no clean row of 14 images"
+    # One eps on each of two sets is no curve.
+    assert figure_data.attacks_with_curves({"rows": rows}, "standard") == ["difgsm"]
+    # As many eps on both: the larger set.
+    both = [r for r in rows if r["eps"] != 8.0]
+    gray, _ = figure_data.panels({"rows": both}, "standard", "difgsm", ("none",))
+    assert (gray.n, gray.curves[0].eps, gray.curves[0].value[0]) == (121, [0.0, 2.0, 6.0], 0.7)
+
+
 def test_reliability_bins_are_those_of_the_calibration_error():
     from export.metrics import calibration_error
 

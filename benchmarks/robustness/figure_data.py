@@ -142,17 +142,18 @@ def confusions(
 
 
 def attacks_with_curves(content: Row, network: str) -> list[str]:
-    """Gray-box attacks that were run at two strengths or more."""
-    strengths: dict[str, set[float]] = {}
+    """Gray-box attacks that were run at two strengths or more on one number of images."""
+    found: dict[str, list[Row]] = {}
     for row in _rows(content):
         if row["network"] == network and row["knows"] == "gray" and row["attack"] != CLEAN:
-            strengths.setdefault(row["attack"], set()).add(row["eps"])
-    return [attack for attack, eps in strengths.items() if len(eps) > 1]
+            found.setdefault(row["attack"], []).append(row)
+    return [attack for attack, rows in found.items() if len({row["eps"] for row in _on_one_set(rows)}) > 1]
 
 
 def panels(content: Row, network: str, attack: str, defences: Sequence[str]) -> list[Panel]:
     """Curves of a gray-box attack, of the same attack from another network, and of the adaptive attacker.
 
+    All points of a panel are of one number of images, the one that was judged at the most eps (of equals the largest).
     Of several other networks the one is taken that hurts the undefended network most at the largest eps; an attack
     that was not run from another network is replaced by the first one that was.
     """
@@ -171,45 +172,57 @@ def panels(content: Row, network: str, attack: str, defences: Sequence[str]) -> 
 
 
 def _most_harmful(rows: Sequence[Row]) -> str | None:
+    rows = _on_one_set(rows)
     strongest = max(row["eps"] for row in rows)
     rows = [row for row in rows if row["eps"] == strongest]
     bare = [row for row in rows if row["defence"] == "none"] or rows
     return min(bare, key=lambda row: row["balanced_accuracy"]).get("made_on")
 
 
+def _on_one_set(rows: Sequence[Row]) -> list[Row]:
+    """The attacked rows of the number of images with the most eps: a line through several image sets has no meaning."""
+    strengths: dict[int, set[float]] = {}
+    for row in rows:
+        strengths.setdefault(row.get("n", 0), set()).add(row["eps"])
+    chosen = max(strengths, key=lambda n: (len(strengths[n]), n), default=0)
+    return [row for row in rows if row.get("n", 0) == chosen]
+
+
 def _panel(rows: Sequence[Row], knows: str, attack: str, made_on: str | None, defences: Sequence[str]) -> Panel:
-    own = [
-        row
-        for row in rows
-        if row["knows"] == knows and row["attack"] == attack and made_on in (None, row.get("made_on"))
-    ]
-    n = max((row.get("n", 0) for row in own), default=0)
+    own = _on_one_set(
+        [
+            row
+            for row in rows
+            if row["knows"] == knows
+            and row["attack"] == attack
+            and made_on in (None, row.get("made_on"))
+            and row["defence"] in defences
+        ]
+    )
+    n = own[0].get("n", 0) if own else 0
     curves = []
     for defence in defences:
         points = [row for row in own if row["defence"] == defence]
         if not points:
             continue
         # Clean accuracy on other images than the attacked ones would bend the curve for no reason.
-        points += [
-            row
-            for row in rows
-            if row["attack"] == CLEAN and row["defence"] == defence and row.get("n", 0) == points[0].get("n", 0)
-        ][:1]
-        points.sort(key=lambda row: row["eps"])
-        values = [float(row["balanced_accuracy"]) for row in points]
-        intervals = [
-            row.get("balanced_accuracy_ci") or (value, value) for row, value in zip(points, values, strict=True)
-        ]
-        curves.append(
-            Curve(
-                defence,
-                [float(row["eps"]) for row in points],
-                values,
-                [float(low) for low, _ in intervals],
-                [float(high) for _, high in intervals],
-            )
-        )
+        clean = [row for row in rows if (row["attack"], row["defence"], row.get("n", 0)) == (CLEAN, defence, n)]
+        points = sorted([*clean[:1], *points], key=lambda row: row["eps"])
+        curves.append(_curve(defence, "eps", points))
     return Panel(knows, attack, made_on or "", n, curves)
+
+
+def _curve(name: str, axis: str, rows: Sequence[Row]) -> Curve:
+    """A curve over the field ``axis``; where an interval is missing, its ends are the value."""
+    values = [float(row["balanced_accuracy"]) for row in rows]
+    bands = [row.get("balanced_accuracy_ci") or (value, value) for row, value in zip(rows, values, strict=True)]
+    return Curve(
+        name,
+        [float(row[axis]) for row in rows],
+        values,
+        [float(low) for low, _ in bands],
+        [float(high) for _, high in bands],
+    )
 
 
 def reliability_bins(
@@ -257,20 +270,7 @@ def draw_curves(content: Row) -> list[Curve]:
     series: dict[str, list[Row]] = {}
     for row in content.get("draws", []):
         series.setdefault(str(row.get("series", "")), []).append(row)
-    curves = []
-    for name, rows in series.items():
-        rows = sorted(rows, key=lambda row: row["draws"])
-        bands = [row.get("balanced_accuracy_ci") or (row["balanced_accuracy"],) * 2 for row in rows]
-        curves.append(
-            Curve(
-                name,
-                [float(row["draws"]) for row in rows],
-                [float(row["balanced_accuracy"]) for row in rows],
-                [float(low) for low, _ in bands],
-                [float(high) for _, high in bands],
-            )
-        )
-    return curves
+    return [_curve(name, "draws", sorted(rows, key=lambda row: row["draws"])) for name, rows in series.items()]
 
 
 def pareto_front(points: Sequence[Row]) -> list[bool]:
