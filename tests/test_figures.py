@@ -145,7 +145,7 @@ def test_curves_hold_the_rows_sorted_with_their_intervals(content):
 
 
 def test_a_curve_is_of_one_set_of_images():
-    """As the full plan leaves it: two eps on 121 images, three on 35, clean on both; the adaptive attacker on 7 and 14."""
+    """As the full plan leaves it: two eps on 121 images, three on 35, clean on both; adaptive on 7 and on 14."""
     rows = [row("gray", "clean", 0.0, "none", 0.7, n=121), row("gray", "clean", 0.0, "none", 0.6, n=35)]
     rows += [row("gray", "difgsm", eps, "none", 0.5 - eps / 20, n=121) for eps in (2.0, 6.0)]
     rows += [row("gray", "difgsm", eps, "none", 0.4 - eps / 40, n=35) for eps in (1.0, 4.0, 8.0)]
