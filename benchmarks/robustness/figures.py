@@ -84,7 +84,7 @@ def confusion_figure(found: Sequence[figure_data.Confusion], classes: Sequence[s
 
 
 def curve_figure(panels: Sequence[figure_data.Panel], labels: Mapping[str, str], title: str) -> Figure:
-    """A panel for each kind of attacker; the bands are 95 % bootstrap intervals."""
+    """A panel for each kind of attacker; the bands are 95 % intervals (:mod:`benchmarks.robustness.rows`)."""
     fig = _figure(WIDTH, 4.0)
     shown = list(dict.fromkeys(curve.defence for panel in panels for curve in panel.curves))
     for n, panel in enumerate(panels, start=1):
@@ -254,7 +254,7 @@ def draw_all(content: Mapping[str, Any], defences: Sequence[str] = CURVE_DEFENCE
         for attack in figure_data.attacks_with_curves(content, network):
             panels = figure_data.panels(content, network, attack, defences)
             if panels:
-                title = f"Network {network}. Bands: 95 % bootstrap intervals. {NOTICE}"
+                title = f"Network {network}. Bands: 95 % intervals (Price, Bonett). {NOTICE}"
                 figures[f"curves-{network}-{attack}.png"] = curve_figure(panels, labels, title)
     if content.get("reliability"):
         figures["reliability.png"] = reliability_figure(figure_data.reliability(content))
