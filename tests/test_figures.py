@@ -188,7 +188,7 @@ def test_the_front_holds_what_nothing_beats():
         {"clean": 0.7, "attacked": 0.4, "ms": 2},
         {"clean": 0.8, "attacked": 0.4, "ms": 5},
     ]
-    assert figure_data.pareto_front(points) == [True, True, False, True, True]
+    assert figure_data.pareto_front(points) == [True, True, False, True, True]  # equals do not beat each other
 
 
 def test_draws_are_sorted_by_series(content):
