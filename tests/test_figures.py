@@ -203,7 +203,7 @@ def test_the_rows_of_tune_and_alarm_are_told_apart_from_a_runs(content, tmp_path
     alarm = {"attack": "clean", "eps": 0.0, "knows": "gray", "draws": 1, "balanced_accuracy": 0.7}
     files = {
         "run": {"rows": content["rows"]},
-        "tune": {"rows": settings, "chosen": {"mild": 0}, "n": 3},
+        "tune": {"rows": settings, "chosen": {"mild": 0}, "front": [1], "n": 3},
         "alarm": {"rows": [alarm, alarm | {"attack": "difgsm", "eps": 2.0}]},
     }
     for name, part in files.items():
@@ -211,6 +211,9 @@ def test_the_rows_of_tune_and_alarm_are_told_apart_from_a_runs(content, tmp_path
     found = figure_data.read(tmp_path / f"{name}.json" for name in files)
     assert found["rows"] == content["rows"]
     assert [point.get("name") for point in found["pareto"]] == ["mild", None]
+    assert [point["front"] for point in found["pareto"]] == [False, True], "the search's front, not another one"
+    rings = figures.pareto_figure(found["pareto"]).axes[0].collections[1].get_offsets()
+    assert rings.tolist() == [[0.7, 0.5]]
     assert [curve.defence for curve in figure_data.draw_curves(found)] == ["clean", "difgsm 2/255, gray"]
 
 
@@ -253,10 +256,31 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path):
         execute("--out", str(tmp_path))
     with pytest.raises(RobustnessError, match="cannot be read"):
         execute(str(source), "--out", str(tmp_path))
-    for text, message in (("{", "not JSON"), ("[]", "holds none of"), ('{"rows": []}', "holds no rows")):
+    figured = {"clean": 0.7, "attacked": 0.5, "ms": 4.0}
+    broken: list[tuple[object, str]] = [
+        ([], "holds none of"),
+        ({"rows": []}, "holds no rows"),
+        ({"rows": [1]}, "'rows' is no list of objects"),
+        ({"rows": {"a": 1}}, "'rows' is no list of objects"),
+        ({"rows": "abc"}, "'rows' is no list of objects"),
+        ({"rows": None}, "'rows' is no list of objects"),
+        ({"rows": [row("gray", "difgsm", 2.0, "bdr", 0.5) | {"eps": "2"}]}, "'rows' number 1 has no usable 'eps'"),
+        ({"rows": [row("gray", "difgsm", 2.0, "bdr", 0.5), {}]}, "'rows' number 2 has no usable 'network'"),
+        ({"rows": [{"draws": 1}]}, "no usable 'balanced_accuracy'"),
+        # Of ablate and of choose-defences: no search, no run.
+        ({"preset": "balanced", "rows": [{"variant": "1 block", **figured}]}, "no usable 'network'"),
+        ({"rows": [{"defence": "jpeg", "parameters": {}, "clean": 0.7, "mean": 0.5}]}, "no usable 'network'"),
+        ({"rows": [{"params": {}, **figured}], "front": [1]}, "a row that is not there"),
+        ({"rows": [{"params": {}, **figured}], "front": [0], "chosen": {"mild": "0"}}, "a row that is not there"),
+        ({"rows": [{"params": {}, "clean": 0.7}], "front": [0]}, "no usable 'attacked'"),
+        ({"pareto": [{"clean": 1}]}, "'pareto' number 1 has no usable 'attacked'"),
+        ({"reliability": {"before": [1]}}, "'reliability' holds no sets"),
+    ]
+    for text, message in [("{", "not JSON"), *((json.dumps(content), message) for content, message in broken)]:
         source.write_text(text, encoding="utf-8")
-        with pytest.raises(RobustnessError, match=message):
+        with pytest.raises(RobustnessError, match=message) as caught:
             execute(str(source), "--out", str(tmp_path / "new"))
+        assert "\n" not in str(caught.value)
     assert not (tmp_path / "new").exists()
 
 

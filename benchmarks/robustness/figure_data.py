@@ -16,7 +16,8 @@ from one file or several:
 ``draws``
     ``[{series, draws, balanced_accuracy, balanced_accuracy_ci}, ...]``; ``series`` and the interval may be missing.
 ``pareto``
-    ``[{clean, attacked, ms, name}, ...]``; ``name`` only where a point is a preset.
+    ``[{clean, attacked, ms, name, front}, ...]``; ``name`` only where a point is a preset; ``front``, whether it lies
+    on the front, where the search says so.
 """
 
 from __future__ import annotations
@@ -35,6 +36,18 @@ from export.metrics import CALIBRATION_BINS
 KEYS = ("rows", "confusions", "reliability", "draws", "pareto")
 CLEAN = "clean"
 MAX_JSON_BYTES = 64 << 20
+RUN, TUNE, ALARM = "run", "tune", "alarm"
+_NUMBER, _TEXT = (int, float), (str,)
+FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    RUN: dict.fromkeys(("network", "knows", "attack", "defence"), _TEXT)
+    | {"eps": _NUMBER, "n": (int,), "balanced_accuracy": _NUMBER},
+    "confusions": dict.fromkeys(("network", "knows", "attack", "defence"), _TEXT) | {"eps": _NUMBER},
+    TUNE: dict.fromkeys(("clean", "attacked", "ms"), _NUMBER),
+    ALARM: {"draws": (int,), "balanced_accuracy": _NUMBER, "attack": _TEXT, "knows": _TEXT, "eps": _NUMBER},
+    "draws": {"draws": (int,), "balanced_accuracy": _NUMBER},
+    "pareto": dict.fromkeys(("clean", "attacked", "ms"), _NUMBER),
+}
+"""Fields that are read of each row of a kind, and their types in JSON."""
 Row = Mapping[str, Any]
 
 
@@ -89,19 +102,60 @@ def read(paths: Iterable[Path]) -> dict[str, Any]:
             raise RobustnessError(f"{path}: not JSON; name what --json of a run has written") from error
         if not isinstance(found, dict) or not any(key in found for key in KEYS):
             raise RobustnessError(f"{path}: holds none of {', '.join(KEYS)}; name what --json of a run has written")
-        content |= by_kind(found)
+        try:
+            content |= by_kind(found)
+        except RobustnessError as error:
+            raise RobustnessError(f"{path}: {error}; name the JSON of run, tune, alarm or calibrate") from error
     return content
 
 
 def by_kind(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of one file, with the rows of ``tune`` under ``pareto`` and those of ``alarm`` under ``draws``."""
-    rows = content.get("rows") or [{}]
-    if "attacked" in rows[0]:
-        names = {index: name for name, index in content.get("chosen", {}).items()}
-        return {"pareto": [row | ({"name": names[n]} if n in names else {}) for n, row in enumerate(rows)]}
-    if "draws" in rows[0]:
+    """The content of one file, with the rows of ``tune`` under ``pareto`` and those of ``alarm`` under ``draws``.
+
+    Raises
+    ------
+    RobustnessError
+        The rows are of another study, or no rows.
+    """
+    for key in ("confusions", "draws", "pareto"):
+        _check(content, key, key)
+    reliable = content.get("reliability", {})
+    if not isinstance(reliable, dict) or not all(
+        isinstance(part, dict) and ("bins" in part or {"confidence", "correct"} <= set(part))
+        for part in reliable.values()
+    ):
+        raise RobustnessError("'reliability' holds no sets with bins, or with confidence and correct")
+    rows = content.get("rows", [])
+    first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
+    if "params" in first and "front" in content:
+        _check(content, "rows", TUNE)
+        return {"pareto": _points(rows, content["front"], content.get("chosen", {}))}
+    if "draws" in first:
+        _check(content, "rows", ALARM)
         return {"draws": [row | {"series": row.get("series") or _series(row)} for row in rows]}
+    _check(content, "rows", RUN)
     return content
+
+
+def _check(content: Row, key: str, kind: str) -> None:
+    """Whether a list of rows, if it is there, has the fields of its kind."""
+    rows = content.get(key, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RobustnessError(f"'{key}' is no list of objects")
+    for n, row in enumerate(rows):
+        for field, types in FIELDS[kind].items():
+            if not isinstance(row.get(field), types):
+                raise RobustnessError(f"'{key}' number {n + 1} has no usable '{field}'")
+
+
+def _points(rows: list[dict[str, Any]], front: Any, chosen: Any) -> list[dict[str, Any]]:
+    """The settings of a search, with the names of the presets and the front that it found."""
+    named = chosen if isinstance(chosen, dict) else {}
+    places = front if isinstance(front, list) else [None]
+    if not all(isinstance(n, int) and 0 <= n < len(rows) for n in (*places, *named.values())):
+        raise RobustnessError("'front' or 'chosen' names a row that is not there")
+    names = {index: name for name, index in named.items()}
+    return [row | {"front": n in places} | ({"name": names[n]} if n in names else {}) for n, row in enumerate(rows)]
 
 
 def _series(row: Row) -> str:
