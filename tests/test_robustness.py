@@ -228,6 +228,9 @@ def test_report_has_the_hardest_attacker_first_and_the_worst_attack_of_each():
     assert f"| 2 | none | {first} | 0.100 (difgsm, n 20, clean 0.800) |  |  |" in text
     assert "| 2 | mdda_mild | 0.150 (pgd50, n 7, clean -) |  |  |  |" in text
     assert "| gray/pgd10 | eps: 2, 4; steps: 10 |" in text
+    assert "## Goals" not in text, "these rows answer none"
+    goal = report.markdown(made_up_report([*rows, made_up_row("gray", "difgsm", 6.0, "mdda_balanced", 0.5)]))
+    assert goal.index("## Goals") < goal.index("at least 0.40 | 0.500") < goal.index("## Who knows what")
     rows = rows[:4] + rows[5:]
     text = report.markdown(made_up_report(rows))
     assert "| pgd50 | 2 | 7 to 14 | 0.050 (0.050 to 0.050), n 7 | 0.100 (0.100 to 0.100), n 14 |" in text

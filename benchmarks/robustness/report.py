@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.robustness import goals
 from edge_mdda import NOTICE, __version__
 from edge_mdda.files import replace_file
 from export.evaluate import write_json
@@ -258,6 +259,9 @@ def markdown(content: Mapping[str, Any]) -> str:
     lines.append(f"- {hardware['cpu']}, {hardware['threads']} threads, {hardware['device']}.")
     lines.append("- " + ", ".join(f"{name} {number}" for name, number in content["versions"].items()) + ".")
     lines.append("- eps in grey levels of 255; of a sticker, its largest change. Verdicts are the int8 file's.")
+    reached = goals.table(content)
+    if reached:
+        lines += ["", "## Goals", "", "Balanced accuracy, in shares of 1; a difference bears its sign.", "", *reached]
     lines += ["", "## Who knows what", "", SUMMARY_TEXT, *summary(content)]
     for knows, (title, text) in TITLES.items():
         tables = list(_tables(content, knows))
