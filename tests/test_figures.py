@@ -144,6 +144,25 @@ def test_curves_hold_the_rows_sorted_with_their_intervals(content):
     assert figure_data.attacks_with_curves(content, "standard") == ["difgsm"]
 
 
+def test_a_curve_is_of_one_set_of_images():
+    """As the full plan leaves it: two eps on 121 images, three on 35, clean on both; adaptive on 7 and on 14."""
+    rows = [row("gray", "clean", 0.0, "none", 0.7, n=121), row("gray", "clean", 0.0, "none", 0.6, n=35)]
+    rows += [row("gray", "difgsm", eps, "none", 0.5 - eps / 20, n=121) for eps in (2.0, 6.0)]
+    rows += [row("gray", "difgsm", eps, "none", 0.4 - eps / 40, n=35) for eps in (1.0, 4.0, 8.0)]
+    rows += [row("gray", "fgsm", eps, "none", 0.3, n=n) for eps, n in ((2.0, 121), (4.0, 35))]
+    rows += [row("adaptive", "pgd50", 2.0, "none", 0.1, n=n) for n in (7, 14)]
+    gray, adaptive = figure_data.panels({"rows": rows}, "standard", "difgsm", ("none",))
+    assert (gray.n, gray.curves[0].eps) == (35, [0.0, 1.0, 4.0, 8.0])
+    assert gray.curves[0].value == pytest.approx([0.6, 0.375, 0.3, 0.2])
+    assert (adaptive.n, adaptive.curves[0].eps) == (14, [2.0]), "of equals the larger set; no clean row of 14 images"
+    # One eps on each of two sets is no curve.
+    assert figure_data.attacks_with_curves({"rows": rows}, "standard") == ["difgsm"]
+    # As many eps on both: the larger set.
+    both = [r for r in rows if r["eps"] != 8.0]
+    gray, _ = figure_data.panels({"rows": both}, "standard", "difgsm", ("none",))
+    assert (gray.n, gray.curves[0].eps, gray.curves[0].value[0]) == (121, [0.0, 2.0, 6.0], 0.7)
+
+
 def test_reliability_bins_are_those_of_the_calibration_error():
     from export.metrics import calibration_error
 
@@ -169,7 +188,7 @@ def test_the_front_holds_what_nothing_beats():
         {"clean": 0.7, "attacked": 0.4, "ms": 2},
         {"clean": 0.8, "attacked": 0.4, "ms": 5},
     ]
-    assert figure_data.pareto_front(points) == [True, True, False, True, True]
+    assert figure_data.pareto_front(points) == [True, True, False, True, True]  # equals do not beat each other
 
 
 def test_draws_are_sorted_by_series(content):
@@ -184,7 +203,7 @@ def test_the_rows_of_tune_and_alarm_are_told_apart_from_a_runs(content, tmp_path
     alarm = {"attack": "clean", "eps": 0.0, "knows": "gray", "draws": 1, "balanced_accuracy": 0.7}
     files = {
         "run": {"rows": content["rows"]},
-        "tune": {"rows": settings, "chosen": {"mild": 0}, "n": 3},
+        "tune": {"rows": settings, "chosen": {"mild": 0}, "front": [1], "n": 3},
         "alarm": {"rows": [alarm, alarm | {"attack": "difgsm", "eps": 2.0}]},
     }
     for name, part in files.items():
@@ -192,6 +211,9 @@ def test_the_rows_of_tune_and_alarm_are_told_apart_from_a_runs(content, tmp_path
     found = figure_data.read(tmp_path / f"{name}.json" for name in files)
     assert found["rows"] == content["rows"]
     assert [point.get("name") for point in found["pareto"]] == ["mild", None]
+    assert [point["front"] for point in found["pareto"]] == [False, True], "the search's front, not another one"
+    rings = figures.pareto_figure(found["pareto"]).axes[0].collections[1].get_offsets()
+    assert rings.tolist() == [[0.7, 0.5]]
     assert [curve.defence for curve in figure_data.draw_curves(found)] == ["clean", "difgsm 2/255, gray"]
 
 
@@ -234,10 +256,31 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path):
         execute("--out", str(tmp_path))
     with pytest.raises(RobustnessError, match="cannot be read"):
         execute(str(source), "--out", str(tmp_path))
-    for text, message in (("{", "not JSON"), ("[]", "holds none of"), ('{"rows": []}', "holds no rows")):
+    figured = {"clean": 0.7, "attacked": 0.5, "ms": 4.0}
+    broken: list[tuple[object, str]] = [
+        ([], "holds none of"),
+        ({"rows": []}, "holds no rows"),
+        ({"rows": [1]}, "'rows' is no list of objects"),
+        ({"rows": {"a": 1}}, "'rows' is no list of objects"),
+        ({"rows": "abc"}, "'rows' is no list of objects"),
+        ({"rows": None}, "'rows' is no list of objects"),
+        ({"rows": [row("gray", "difgsm", 2.0, "bdr", 0.5) | {"eps": "2"}]}, "'rows' number 1 has no usable 'eps'"),
+        ({"rows": [row("gray", "difgsm", 2.0, "bdr", 0.5), {}]}, "'rows' number 2 has no usable 'network'"),
+        ({"rows": [{"draws": 1}]}, "no usable 'balanced_accuracy'"),
+        # Of ablate and of choose-defences: no search, no run.
+        ({"preset": "balanced", "rows": [{"variant": "1 block", **figured}]}, "no usable 'network'"),
+        ({"rows": [{"defence": "jpeg", "parameters": {}, "clean": 0.7, "mean": 0.5}]}, "no usable 'network'"),
+        ({"rows": [{"params": {}, **figured}], "front": [1]}, "a row that is not there"),
+        ({"rows": [{"params": {}, **figured}], "front": [0], "chosen": {"mild": "0"}}, "a row that is not there"),
+        ({"rows": [{"params": {}, "clean": 0.7}], "front": [0]}, "no usable 'attacked'"),
+        ({"pareto": [{"clean": 1}]}, "'pareto' number 1 has no usable 'attacked'"),
+        ({"reliability": {"before": [1]}}, "'reliability' holds no sets"),
+    ]
+    for text, message in [("{", "not JSON"), *((json.dumps(content), message) for content, message in broken)]:
         source.write_text(text, encoding="utf-8")
-        with pytest.raises(RobustnessError, match=message):
+        with pytest.raises(RobustnessError, match=message) as caught:
             execute(str(source), "--out", str(tmp_path / "new"))
+        assert "\n" not in str(caught.value)
     assert not (tmp_path / "new").exists()
 
 

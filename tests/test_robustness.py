@@ -197,15 +197,9 @@ def made_up_row(knows: str, attack: str, eps: float, defence: str, value: float,
     return row | {"knows": knows, "attack": attack, "eps": eps, "defence": defence} | figures | intervals
 
 
-def test_report_has_the_hardest_attacker_first_and_the_worst_attack_of_each():
-    rows = [
-        made_up_row("gray", "clean", 0.0, "none", 0.8),
-        made_up_row("gray", "pgd10", 2.0, "none", 0.2),
-        made_up_row("gray", "difgsm", 2.0, "none", 0.1),
-        made_up_row("adaptive", "pgd50", 2.0, "none", 0.05, 7),
-        made_up_row("adaptive", "pgd50", 2.0, "mdda_mild", 0.15, 14),
-    ]
-    content = {
+def made_up_report(rows: list[dict]) -> dict:
+    names = dict.fromkeys(row["defence"] for row in rows)
+    return {
         "notice": "n",
         "command": "c",
         "commit": None,
@@ -213,17 +207,56 @@ def test_report_has_the_hardest_attacker_first_and_the_worst_attack_of_each():
         "networks": {"standard": {"name": "x", "version": "1", "sha256": "0", "runtime": "r"}},
         "hardware": {"cpu": "c", "threads": 1, "device": "cpu"},
         "versions": {},
-        "defences": {
-            name: {"label": name, "ms": 1.0, "random": False, "source": "-"} for name in ("none", "mdda_mild")
-        },
+        "defences": {name: {"label": name, "ms": 1.0, "random": False, "source": "-"} for name in names},
         "attacks": {"gray/pgd10": report.merged([{"eps": 2.0, "steps": 10}, {"eps": 4.0, "steps": 10}])},
         "rows": rows,
     }
-    text = report.markdown(content)
+
+
+def test_report_has_the_hardest_attacker_first_and_the_worst_attack_of_each():
+    rows = [
+        made_up_row("gray", "clean", 0.0, "none", 0.8),
+        made_up_row("gray", "pgd10", 2.0, "none", 0.2),
+        made_up_row("gray", "difgsm", 2.0, "none", 0.1),
+        made_up_row("adaptive", "pgd50", 2.0, "none", 0.05, 7),
+        made_up_row("adaptive", "pgd50", 2.0, "mdda_mild", 0.15, 7),
+        made_up_row("adaptive", "pgd50", 2.0, "mdda_mild", 0.1, 14),
+    ]
+    text = report.markdown(made_up_report(rows))
     assert text.index("## Adaptive") < text.index("## Gray box")
-    assert "| 2 | none | 0.800 | 0.050 (pgd50, n 7) | 0.100 (difgsm, n 20) |  |  |" in text
-    assert "| pgd50 | 2 | 7 to 14 | 0.050 (0.050 to 0.050), n 7 | 0.150 (0.150 to 0.150), n 14 |" in text
+    first = "0.050 (pgd50, n 7, clean -)"
+    assert f"| 2 | none | {first} | 0.100 (difgsm, n 20, clean 0.800) |  |  |" in text
+    assert "| 2 | mdda_mild | 0.150 (pgd50, n 7, clean -) |  |  |  |" in text
     assert "| gray/pgd10 | eps: 2, 4; steps: 10 |" in text
+    assert "## Goals" not in text, "these rows answer none"
+    goal = report.markdown(made_up_report([*rows, made_up_row("gray", "difgsm", 6.0, "mdda_balanced", 0.5)]))
+    assert goal.index("## Goals") < goal.index("at least 0.40 | 0.500") < goal.index("## Who knows what")
+    rows = rows[:4] + rows[5:]
+    text = report.markdown(made_up_report(rows))
+    assert "| pgd50 | 2 | 7 to 14 | 0.050 (0.050 to 0.050), n 7 | 0.100 (0.100 to 0.100), n 14 |" in text
+    assert "| 2 | none |  | 0.100 (difgsm, n 20, clean 0.800) |  |  |" in text, "7 and 14 images are not compared"
+
+
+def test_the_most_harmful_attack_is_one_that_all_defences_met():
+    rows = [
+        made_up_row("gray", "pgd10", 4.0, "none", 0.3),
+        made_up_row("gray", "pgd10", 4.0, "jpeg", 0.5),
+        made_up_row("gray", "pgd10", 4.0, "mdda_mild", 0.6),
+        made_up_row("gray", "fgsm", 4.0, "none", 0.4),
+        made_up_row("gray", "fgsm", 4.0, "jpeg", 0.4),
+        made_up_row("gray", "fgsm", 4.0, "mdda_mild", 0.7),
+        made_up_row("gray", "pgd50", 4.0, "none", 0.0),  # of the others nobody knows
+        made_up_row("gray", "difgsm", 4.0, "none", 0.1),
+        made_up_row("gray", "difgsm", 4.0, "jpeg", 0.1, 7),  # other images
+        made_up_row("gray", "difgsm", 4.0, "mdda_mild", 0.1) | {"made_on": "hardened"},  # other pictures
+    ]
+    found = report.most_harmful(rows)
+    assert {name: (row["attack"], row["balanced_accuracy"]) for name, row in found.items()} == {
+        "none": ("pgd10", 0.3),
+        "jpeg": ("fgsm", 0.4),
+        "mdda_mild": ("pgd10", 0.6),
+    }
+    assert report.most_harmful([]) == {}
 
 
 def test_plan_narrows():

@@ -16,13 +16,7 @@ STAGES = ("before", "after")
 
 
 def row(clean: float, attacked: float, ms: float, melanoma: float = 0.7) -> dict:
-    return {"clean": clean, "melanoma": melanoma, "left": 0.5, "attacked": attacked, "ms": ms}
-
-
-def test_the_front_holds_what_nothing_beats():
-    rows = [row(0.8, 0.4, 5), row(0.8, 0.5, 5), row(0.7, 0.6, 9), row(0.7, 0.6, 8), row(0.9, 0.1, 20)]
-    assert tune.pareto(rows) == [1, 3, 4]
-    assert tune.pareto([row(1, 1, 1), row(1, 1, 1)]) == [0, 1]  # equals do not beat each other
+    return {"clean_all": clean, "melanoma": melanoma, "left": 0.5, "attacked": attacked, "ms": ms}
 
 
 def test_presets_are_the_best_under_attack_that_clean_accuracy_allows():
@@ -63,7 +57,7 @@ def test_the_shipped_presets_name_the_run_that_chose_them(tmp_path, monkeypatch)
     assert set(stored["presets"]) == set(PRESETS) == {"mild", "balanced", "strong"}
     # Written and read again, they are the same.
     monkeypatch.setattr(tune, "PRESETS_FILE", tmp_path / "presets.json")
-    figures = {"clean": 0.8, "melanoma": 0.7, "attacked": 0.5} | {
+    figures = {"clean": 0.7, "clean_all": 0.8, "melanoma": 0.7, "attacked": 0.5} | {
         f"{attack}_{eps:g}": 0.5 for attack, eps in tune.ATTACKS
     }
     rows = [{"params": params.to_dict(), "ms": 1.0, **figures} for params in PRESETS.values()]
@@ -72,6 +66,10 @@ def test_the_shipped_presets_name_the_run_that_chose_them(tmp_path, monkeypatch)
     from edge_mdda.params import _read_presets
 
     assert _read_presets(str(tmp_path / "presets.json")) == PRESETS
+    written = json.loads((tmp_path / "presets.json").read_text(encoding="utf-8"))
+    stated = [preset["figures"] for preset in written["presets"].values()]
+    assert {one["clean"] for one in (*stated, written["chosen_by"]["without_purifier"])} == {0.8}
+    assert [set(one) for one in stated] == [set(stored["presets"][name]["figures"]) for name in PRESETS]
 
 
 def test_each_variant_lacks_what_its_name_says():
@@ -130,6 +128,13 @@ def test_a_small_search_gives_a_row_for_each_variant(study, monkeypatch):
         assert r["attacked"] == r["fgsm_2"]
         assert r["ms"] > 0
     assert study.about("a test")["split"] == "val"
+    searched = [r["clean"] for r in rows]
+    tune.judge_clean(study, [without, *rows])
+    assert [r["clean"] for r in rows] == searched, "the front was drawn from these"
+    assert [r["clean_all"] for r in rows] == searched, "the same photographs once more"
+    assert (without["left"], rows[0]["left"] < 1) == (1.0, True)
+    stated = tune.front_line(rows[0] | {"clean": 0.123, "clean_all": 0.456, "fgsm_2": 0.789, "attacked": 0.789})
+    assert "0.456" in stated and "0.123" not in stated
 
 
 def test_the_alarm_hears_an_attack_better_than_none(study):

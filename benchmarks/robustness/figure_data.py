@@ -16,7 +16,8 @@ from one file or several:
 ``draws``
     ``[{series, draws, balanced_accuracy, balanced_accuracy_ci}, ...]``; ``series`` and the interval may be missing.
 ``pareto``
-    ``[{clean, attacked, ms, name}, ...]``; ``name`` only where a point is a preset.
+    ``[{clean, attacked, ms, name, front}, ...]``; ``name`` only where a point is a preset; ``front``, whether it lies
+    on the front, where the search says so.
 """
 
 from __future__ import annotations
@@ -35,6 +36,18 @@ from export.metrics import CALIBRATION_BINS
 KEYS = ("rows", "confusions", "reliability", "draws", "pareto")
 CLEAN = "clean"
 MAX_JSON_BYTES = 64 << 20
+RUN, TUNE, ALARM = "run", "tune", "alarm"
+_NUMBER, _TEXT = (int, float), (str,)
+FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    RUN: dict.fromkeys(("network", "knows", "attack", "defence"), _TEXT)
+    | {"eps": _NUMBER, "n": (int,), "balanced_accuracy": _NUMBER},
+    "confusions": dict.fromkeys(("network", "knows", "attack", "defence"), _TEXT) | {"eps": _NUMBER},
+    TUNE: dict.fromkeys(("clean", "attacked", "ms"), _NUMBER),
+    ALARM: {"draws": (int,), "balanced_accuracy": _NUMBER, "attack": _TEXT, "knows": _TEXT, "eps": _NUMBER},
+    "draws": {"draws": (int,), "balanced_accuracy": _NUMBER},
+    "pareto": dict.fromkeys(("clean", "attacked", "ms"), _NUMBER),
+}
+"""Fields that are read of each row of a kind, and their types in JSON."""
 Row = Mapping[str, Any]
 
 
@@ -89,19 +102,60 @@ def read(paths: Iterable[Path]) -> dict[str, Any]:
             raise RobustnessError(f"{path}: not JSON; name what --json of a run has written") from error
         if not isinstance(found, dict) or not any(key in found for key in KEYS):
             raise RobustnessError(f"{path}: holds none of {', '.join(KEYS)}; name what --json of a run has written")
-        content |= by_kind(found)
+        try:
+            content |= by_kind(found)
+        except RobustnessError as error:
+            raise RobustnessError(f"{path}: {error}; name the JSON of run, tune, alarm or calibrate") from error
     return content
 
 
 def by_kind(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of one file, with the rows of ``tune`` under ``pareto`` and those of ``alarm`` under ``draws``."""
-    rows = content.get("rows") or [{}]
-    if "attacked" in rows[0]:
-        names = {index: name for name, index in content.get("chosen", {}).items()}
-        return {"pareto": [row | ({"name": names[n]} if n in names else {}) for n, row in enumerate(rows)]}
-    if "draws" in rows[0]:
+    """The content of one file, with the rows of ``tune`` under ``pareto`` and those of ``alarm`` under ``draws``.
+
+    Raises
+    ------
+    RobustnessError
+        The rows are of another study, or no rows.
+    """
+    for key in ("confusions", "draws", "pareto"):
+        _check(content, key, key)
+    reliable = content.get("reliability", {})
+    if not isinstance(reliable, dict) or not all(
+        isinstance(part, dict) and ("bins" in part or {"confidence", "correct"} <= set(part))
+        for part in reliable.values()
+    ):
+        raise RobustnessError("'reliability' holds no sets with bins, or with confidence and correct")
+    rows = content.get("rows", [])
+    first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
+    if "params" in first and "front" in content:
+        _check(content, "rows", TUNE)
+        return {"pareto": _points(rows, content["front"], content.get("chosen", {}))}
+    if "draws" in first:
+        _check(content, "rows", ALARM)
         return {"draws": [row | {"series": row.get("series") or _series(row)} for row in rows]}
+    _check(content, "rows", RUN)
     return content
+
+
+def _check(content: Row, key: str, kind: str) -> None:
+    """Whether a list of rows, if it is there, has the fields of its kind."""
+    rows = content.get(key, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RobustnessError(f"'{key}' is no list of objects")
+    for n, row in enumerate(rows):
+        for field, types in FIELDS[kind].items():
+            if not isinstance(row.get(field), types):
+                raise RobustnessError(f"'{key}' number {n + 1} has no usable '{field}'")
+
+
+def _points(rows: list[dict[str, Any]], front: Any, chosen: Any) -> list[dict[str, Any]]:
+    """The settings of a search, with the names of the presets and the front that it found."""
+    named = chosen if isinstance(chosen, dict) else {}
+    places = front if isinstance(front, list) else [None]
+    if not all(isinstance(n, int) and 0 <= n < len(rows) for n in (*places, *named.values())):
+        raise RobustnessError("'front' or 'chosen' names a row that is not there")
+    names = {index: name for name, index in named.items()}
+    return [row | {"front": n in places} | ({"name": names[n]} if n in names else {}) for n, row in enumerate(rows)]
 
 
 def _series(row: Row) -> str:
@@ -142,17 +196,18 @@ def confusions(
 
 
 def attacks_with_curves(content: Row, network: str) -> list[str]:
-    """Gray-box attacks that were run at two strengths or more."""
-    strengths: dict[str, set[float]] = {}
+    """Gray-box attacks that were run at two strengths or more on one number of images."""
+    found: dict[str, list[Row]] = {}
     for row in _rows(content):
         if row["network"] == network and row["knows"] == "gray" and row["attack"] != CLEAN:
-            strengths.setdefault(row["attack"], set()).add(row["eps"])
-    return [attack for attack, eps in strengths.items() if len(eps) > 1]
+            found.setdefault(row["attack"], []).append(row)
+    return [attack for attack, rows in found.items() if len({row["eps"] for row in _on_one_set(rows)}) > 1]
 
 
 def panels(content: Row, network: str, attack: str, defences: Sequence[str]) -> list[Panel]:
     """Curves of a gray-box attack, of the same attack from another network, and of the adaptive attacker.
 
+    All points of a panel are of one number of images, the one that was judged at the most eps (of equals the largest).
     Of several other networks the one is taken that hurts the undefended network most at the largest eps; an attack
     that was not run from another network is replaced by the first one that was.
     """
@@ -171,45 +226,57 @@ def panels(content: Row, network: str, attack: str, defences: Sequence[str]) -> 
 
 
 def _most_harmful(rows: Sequence[Row]) -> str | None:
+    rows = _on_one_set(rows)
     strongest = max(row["eps"] for row in rows)
     rows = [row for row in rows if row["eps"] == strongest]
     bare = [row for row in rows if row["defence"] == "none"] or rows
     return min(bare, key=lambda row: row["balanced_accuracy"]).get("made_on")
 
 
+def _on_one_set(rows: Sequence[Row]) -> list[Row]:
+    """The attacked rows of the number of images with the most eps: a line through several image sets has no meaning."""
+    strengths: dict[int, set[float]] = {}
+    for row in rows:
+        strengths.setdefault(row.get("n", 0), set()).add(row["eps"])
+    chosen = max(strengths, key=lambda n: (len(strengths[n]), n), default=0)
+    return [row for row in rows if row.get("n", 0) == chosen]
+
+
 def _panel(rows: Sequence[Row], knows: str, attack: str, made_on: str | None, defences: Sequence[str]) -> Panel:
-    own = [
-        row
-        for row in rows
-        if row["knows"] == knows and row["attack"] == attack and made_on in (None, row.get("made_on"))
-    ]
-    n = max((row.get("n", 0) for row in own), default=0)
+    own = _on_one_set(
+        [
+            row
+            for row in rows
+            if row["knows"] == knows
+            and row["attack"] == attack
+            and made_on in (None, row.get("made_on"))
+            and row["defence"] in defences
+        ]
+    )
+    n = own[0].get("n", 0) if own else 0
     curves = []
     for defence in defences:
         points = [row for row in own if row["defence"] == defence]
         if not points:
             continue
         # Clean accuracy on other images than the attacked ones would bend the curve for no reason.
-        points += [
-            row
-            for row in rows
-            if row["attack"] == CLEAN and row["defence"] == defence and row.get("n", 0) == points[0].get("n", 0)
-        ][:1]
-        points.sort(key=lambda row: row["eps"])
-        values = [float(row["balanced_accuracy"]) for row in points]
-        intervals = [
-            row.get("balanced_accuracy_ci") or (value, value) for row, value in zip(points, values, strict=True)
-        ]
-        curves.append(
-            Curve(
-                defence,
-                [float(row["eps"]) for row in points],
-                values,
-                [float(low) for low, _ in intervals],
-                [float(high) for _, high in intervals],
-            )
-        )
+        clean = [row for row in rows if (row["attack"], row["defence"], row.get("n", 0)) == (CLEAN, defence, n)]
+        points = sorted([*clean[:1], *points], key=lambda row: row["eps"])
+        curves.append(_curve(defence, "eps", points))
     return Panel(knows, attack, made_on or "", n, curves)
+
+
+def _curve(name: str, axis: str, rows: Sequence[Row]) -> Curve:
+    """A curve over the field ``axis``; where an interval is missing, its ends are the value."""
+    values = [float(row["balanced_accuracy"]) for row in rows]
+    bands = [row.get("balanced_accuracy_ci") or (value, value) for row, value in zip(rows, values, strict=True)]
+    return Curve(
+        name,
+        [float(row[axis]) for row in rows],
+        values,
+        [float(low) for low, _ in bands],
+        [float(high) for _, high in bands],
+    )
 
 
 def reliability_bins(
@@ -257,20 +324,7 @@ def draw_curves(content: Row) -> list[Curve]:
     series: dict[str, list[Row]] = {}
     for row in content.get("draws", []):
         series.setdefault(str(row.get("series", "")), []).append(row)
-    curves = []
-    for name, rows in series.items():
-        rows = sorted(rows, key=lambda row: row["draws"])
-        bands = [row.get("balanced_accuracy_ci") or (row["balanced_accuracy"],) * 2 for row in rows]
-        curves.append(
-            Curve(
-                name,
-                [float(row["draws"]) for row in rows],
-                [float(row["balanced_accuracy"]) for row in rows],
-                [float(low) for low, _ in bands],
-                [float(high) for _, high in bands],
-            )
-        )
-    return curves
+    return [_curve(name, "draws", sorted(rows, key=lambda row: row["draws"])) for name, rows in series.items()]
 
 
 def pareto_front(points: Sequence[Row]) -> list[bool]:

@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks.robustness import figure_data
 from benchmarks.robustness.errors import RobustnessError
+from benchmarks.robustness.options import DATA, _names
 from edge_mdda import NOTICE
 from edge_mdda.files import replace_file
 
@@ -84,7 +85,7 @@ def confusion_figure(found: Sequence[figure_data.Confusion], classes: Sequence[s
 
 
 def curve_figure(panels: Sequence[figure_data.Panel], labels: Mapping[str, str], title: str) -> Figure:
-    """A panel for each kind of attacker; the bands are 95 % bootstrap intervals."""
+    """A panel for each kind of attacker; the bands are 95 % intervals (:mod:`benchmarks.robustness.rows`)."""
     fig = _figure(WIDTH, 4.0)
     shown = list(dict.fromkeys(curve.defence for panel in panels for curve in panel.curves))
     for n, panel in enumerate(panels, start=1):
@@ -151,10 +152,10 @@ def draws_figure(curves: Sequence[figure_data.Curve]) -> Figure:
 
 
 def pareto_figure(points: Sequence[Mapping[str, Any]]) -> Figure:
-    """All settings of a search, its front, and the presets by name; the colour is the time."""
+    """All settings of a search, its front (as the search found it), and the presets by name; the colour is the time."""
     fig = _figure(5.6, 4.2)
     axes = fig.add_subplot()
-    front = figure_data.pareto_front(points)
+    front = [p["front"] for p in points] if all("front" in p for p in points) else figure_data.pareto_front(points)
     clean, attacked = ([float(p[key]) for p in points] for key in ("clean", "attacked"))
     cloud = axes.scatter(clean, attacked, c=[float(p["ms"]) for p in points], cmap="cividis", s=26, zorder=2)
     ring = [n for n, best in enumerate(front) if best]
@@ -254,7 +255,7 @@ def draw_all(content: Mapping[str, Any], defences: Sequence[str] = CURVE_DEFENCE
         for attack in figure_data.attacks_with_curves(content, network):
             panels = figure_data.panels(content, network, attack, defences)
             if panels:
-                title = f"Network {network}. Bands: 95 % bootstrap intervals. {NOTICE}"
+                title = f"Network {network}. Bands: 95 % intervals (Price, Bonett). {NOTICE}"
                 figures[f"curves-{network}-{attack}.png"] = curve_figure(panels, labels, title)
     if content.get("reliability"):
         figures["reliability.png"] = reliability_figure(figure_data.reliability(content))
@@ -338,10 +339,7 @@ def _execute(args: argparse.Namespace) -> int:
 def _defences(text: str) -> tuple[str, ...]:
     from benchmarks.robustness.defences import DEFENCES
 
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    unknown = [name for name in names if name not in DEFENCES]
-    if unknown or not names:
-        raise argparse.ArgumentTypeError(f"unknown '{', '.join(unknown)}', known are {', '.join(DEFENCES)}")
+    names = _names(tuple(DEFENCES))(text)
     if len(names) > len(COLOURS):
         raise argparse.ArgumentTypeError(f"at most {len(COLOURS)} curves can be told apart, got {len(names)}")
     return names
@@ -361,8 +359,6 @@ def add_command(subparsers: Any) -> None:
     parser.add_argument("--defences", type=_defences, default=CURVE_DEFENCES, metavar="NAMES", help="of the curves")
     parser.add_argument("--photographs", action="store_true", help="also a strip of photographs, from the run's cache")
     parser.add_argument("--demo", action="store_true", help="also a strip of the drawn demo picture (needs torch)")
-    parser.add_argument(
-        "--data", type=Path, default=Path("../shared/data/ham10000"), metavar="DIR", help="(%(default)s)"
-    )
+    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="the data set (%(default)s)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of the run (XDG cache folder)")
     parser.set_defaults(execute=_execute)

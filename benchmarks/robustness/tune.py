@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.robustness import images
 from benchmarks.robustness.errors import RobustnessError
+from benchmarks.robustness.figure_data import pareto_front
 from benchmarks.robustness.rows import MELANOMA
 from benchmarks.robustness.study import Study, add_options, milliseconds
 from edge_mdda.params import PRESETS, PRESETS_FILE, MddaParams
@@ -63,20 +64,11 @@ def grid() -> list[MddaParams]:
     ]
 
 
-def pareto(rows: Sequence[dict[str, Any]]) -> list[int]:
-    """Indices of the rows that no other one beats in clean, attacked and milliseconds together."""
-
-    def beats(a: dict[str, Any], b: dict[str, Any]) -> bool:
-        no_worse = a["clean"] >= b["clean"] and a["attacked"] >= b["attacked"] and a["ms"] <= b["ms"]
-        return no_worse and (a["clean"], a["attacked"], a["ms"]) != (b["clean"], b["attacked"], b["ms"])
-
-    return [n for n, row in enumerate(rows) if not any(beats(other, row) for other in rows)]
-
-
 def choose(rows: Sequence[dict[str, Any]], without: dict[str, Any]) -> dict[str, int]:
     """The row of each preset: best attacked among those whose clean loss is allowed, the fastest of equals.
 
-    ``without`` has the ``clean`` balanced accuracy and the ``melanoma`` recall of no purifier.
+    ``without`` has ``clean_all``, the balanced accuracy on all clean images, and the
+    ``melanoma`` recall of no purifier.
 
     Raises
     ------
@@ -88,10 +80,10 @@ def choose(rows: Sequence[dict[str, Any]], without: dict[str, Any]) -> dict[str,
         kept = [n for n, row in enumerate(rows) if row["left"] < MOST_LEFT]
         if name in KEEP_MELANOMAS:
             kept = [n for n in kept if rows[n]["melanoma"] >= without["melanoma"]]
-        allowed = [n for n in kept if rows[n]["clean"] >= without["clean"] - loss]
+        allowed = [n for n in kept if rows[n]["clean_all"] >= without["clean_all"] - loss]
         if kept and not allowed and name == "mild":
-            most = max(rows[n]["clean"] for n in kept)
-            allowed = [n for n in kept if rows[n]["clean"] == most]
+            most = max(rows[n]["clean_all"] for n in kept)
+            allowed = [n for n in kept if rows[n]["clean_all"] == most]
         if not allowed:
             raise RobustnessError(f"no parameters for '{name}': all lose more than {loss:.2f} on clean images")
         most = max(rows[n]["attacked"] for n in allowed)
@@ -117,12 +109,15 @@ def error_left(params: MddaParams) -> float:
 
 
 def judge_clean(study: Study, rows: Sequence[dict[str, Any]]) -> None:
-    """Put ``clean`` and ``melanoma`` of all photographs of ``study``, and what is ``left`` of noise, into the rows."""
+    """Put ``clean_all`` and ``melanoma`` of all photographs of ``study``, and what is ``left`` of noise, into the rows.
+
+    ``clean`` stays what the search found on its fewer images: the front was drawn from it.
+    """
     data = study.photos.data
     melanomas = data.targets == data.labels.index(MELANOMA)
     for row in rows:
         answers = study.answers(study.photos.images, None if row["params"] is None else _params(row))
-        row["clean"] = study.balanced_accuracy(answers)
+        row["clean_all"] = study.balanced_accuracy(answers)
         row["left"] = 1.0 if row["params"] is None else error_left(_params(row))
         row["melanoma"] = float((answers.argmax(1) == data.targets)[melanomas].mean())
 
@@ -161,12 +156,12 @@ def line(params: MddaParams | None, row: dict[str, Any]) -> str:
     return f"| {what} | {accuracies} | {row['ms']:.1f} |"
 
 
-FRONT_HEAD = HEAD.split("\n")[0].replace("clean", "clean | melanoma") + "\n" + HEAD.split("\n")[1] + " --- |"
+FRONT_HEAD = HEAD.split("\n")[0].replace("clean", "clean, all | melanoma") + "\n" + HEAD.split("\n")[1] + " --- |"
 
 
 def front_line(row: dict[str, Any]) -> str:
-    """One row of the table of the front."""
-    cells = line(None if row["params"] is None else _params(row), row).split(" | ")
+    """One row of the table of the front, with the figures on all clean images."""
+    cells = line(None if row["params"] is None else _params(row), row | {"clean": row["clean_all"]}).split(" | ")
     return " | ".join([*cells[:5], f"{row['melanoma']:.3f}", *cells[5:]])
 
 
@@ -175,7 +170,7 @@ def execute(args: argparse.Namespace) -> int:
     study = Study.open(args, "val")
     print(HEAD, flush=True)
     without, rows = search(study, grid(), lambda text: print(text, flush=True))
-    front = [rows[n] for n in pareto(rows)]
+    front = [row for row, best in zip(rows, pareto_front(rows), strict=True) if best]
     whole = Study(study.target, images.read(args.data, "val", None), study.maker, study.threads, study.seed)
     judge_clean(whole, [without, *front])
     chosen = choose(front, without)
@@ -208,17 +203,21 @@ def _params(row: dict[str, Any]) -> MddaParams:
 def write(
     chosen: dict[str, int], rows: Sequence[dict[str, Any]], without: dict[str, Any], about: dict[str, Any]
 ) -> None:
-    """Write the presets with their figures and the run that chose them."""
-    figures = ("clean", "melanoma", *(f"{attack}_{eps:g}" for attack, eps in ATTACKS), "attacked")
+    """Write the presets with their figures and the run that chose them; ``clean`` there is that of all images."""
+    names = ("melanoma", *(f"{attack}_{eps:g}" for attack, eps in ATTACKS), "attacked")
+
+    def figures(row: dict[str, Any]) -> dict[str, float]:
+        return {"clean": round(row["clean_all"], 4)} | {key: round(row[key], 4) for key in names}
+
     presets = {
         name: {
             "params": {k: v for k, v in rows[n]["params"].items() if v != _default(k)},
-            "figures": {key: round(rows[n][key], 4) for key in figures},
+            "figures": figures(rows[n]),
         }
         for name, n in chosen.items()
     }
     kept = {k: about[k] for k in ("command", "network", "model_sha256", "split", "n", "n_clean")}
-    content = {"chosen_by": kept | {"without_purifier": {k: round(without[k], 4) for k in figures}}, "presets": presets}
+    content = {"chosen_by": kept | {"without_purifier": figures(without)}, "presets": presets}
     write_json(Path(PRESETS_FILE), content)
 
 
