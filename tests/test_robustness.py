@@ -231,6 +231,46 @@ def test_plan_narrows():
     assert [(job.attack, job.eps, job.per_class) for job in jobs] == [("clean", (0.0,), 1), ("fgsm", (1.0, 2.0), 1)]
 
 
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("eps", [None, (2.0, 4.0), (1.0, 2.0, 4.0, 6.0, 8.0)])
+@pytest.mark.parametrize("per_class", [None, 3, 30])
+def test_no_row_is_made_twice_and_each_has_its_clean_comparator(quick, eps, per_class):
+    """By network, attacker, attack, eps and defence, of attacked rows; the clean ones once for each number of images."""
+    for jobs in (plan.plan(quick, None, eps, per_class), plan.fitted(plan.plan(quick, None, eps, per_class), 4)):
+        attacked: dict[tuple, int | None] = {}
+        clean = set()
+        for job in jobs:
+            for network in job.networks or (None,):
+                for value in job.eps:
+                    for defence in job.defences or DEFENCES:
+                        if job.attack == "clean":
+                            assert (network, job.per_class, defence) not in clean
+                            clean.add((network, job.per_class, defence))
+                        else:
+                            row = network, job.knows, job.attack, value, defence
+                            assert row not in attacked
+                            attacked[row] = job.per_class
+        assert {(row[0], n, row[4]) for row, n in attacked.items()} <= clean
+
+
+def test_other_eps_on_the_full_plan_keep_the_most_images():
+    jobs = plan.plan(False, ("difgsm", "pgd10"), (2.0, 4.0), knows=("gray",))
+    standard = [(job.attack, job.eps, job.per_class) for job in jobs if job.networks == ("standard",)]
+    assert standard == [
+        ("clean", (0.0,), plan.PER_CLASS),
+        ("pgd10", (2.0, 4.0), plan.PER_CLASS),
+        ("difgsm", (2.0, 4.0), plan.PER_CLASS),
+    ]
+
+
+def test_clean_comparators_of_the_quick_plan_are_few():
+    """Beside the clean images of the plan itself, for one network: no more than these once more, with few defences."""
+    extra = [job for job in plan.plan(True) if job.attack == "clean" and job.per_class != plan.PER_CLASS]
+    assert {job.per_class for job in extra if job.networks == ("standard",)} == {1, 2, 3, 5}
+    assert all(len(job.defences or DEFENCES) <= 4 for job in extra)
+    assert sum(job.per_class or 0 for job in extra if job.networks == ("standard",)) <= plan.PER_CLASS
+
+
 def test_the_attacker_who_knows_the_defence_meets_every_defence():
     met = [job.defences or () for job in plan.FULL if job.knows == "adaptive" and "standard" in (job.networks or ())]
     assert {name for names in met for name in names} == set(DEFENCES)
@@ -265,6 +305,7 @@ def test_end_to_end_on_photographs(data_folder, tmp_path):
         assert row["n"] == 7
         assert 0 <= row["balanced_accuracy_ci"][0] <= row["balanced_accuracy"] <= row["balanced_accuracy_ci"][1] <= 1
         assert row["ms"] >= 0
+    assert [r["set"] for r in rows[1:3]] == ["standard/gray/clean/standard/n7/0", "standard/gray/fgsm/standard/n7/4"]
     assert rows[2]["balanced_accuracy"] < rows[0]["balanced_accuracy"]
     assert content["networks"]["standard"]["sha256"] == open_classifier().manifest.sha256
     assert content["attacks"]["gray/fgsm"] == {"eps": 4.0, "loss": "cross entropy"}
