@@ -235,7 +235,7 @@ def test_plan_narrows():
 @pytest.mark.parametrize("eps", [None, (2.0, 4.0), (1.0, 2.0, 4.0, 6.0, 8.0)])
 @pytest.mark.parametrize("per_class", [None, 3, 30])
 def test_no_row_is_made_twice_and_each_has_its_clean_comparator(quick, eps, per_class):
-    """By network, attacker, attack, eps and defence, of attacked rows; the clean ones once for each number of images."""
+    """Attacked rows by network, attacker, attack, eps and defence; clean ones once for each number of images."""
     for jobs in (plan.plan(quick, None, eps, per_class), plan.fitted(plan.plan(quick, None, eps, per_class), 4)):
         attacked: dict[tuple, int | None] = {}
         clean = set()
