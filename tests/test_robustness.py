@@ -19,10 +19,10 @@ pytest.importorskip("torchattacks")
 
 from tiny_attacked import EPS, TinyPixels, drawn_photographs  # noqa: E402
 
-from benchmarks.robustness import images, networks, plan, report  # noqa: E402
+from benchmarks.robustness import images, networks, pipeline, plan, report, sets  # noqa: E402
 from benchmarks.robustness.__main__ import main  # noqa: E402
 from benchmarks.robustness.attacks import to_tensor  # noqa: E402
-from benchmarks.robustness.cache import Cache, hash_code, key_of, load_images, seed_of  # noqa: E402
+from benchmarks.robustness.cache import Cache, hash_code, key_of, load_images, seed_of, versions_of  # noqa: E402
 from benchmarks.robustness.defences import DEFENCES  # noqa: E402
 from benchmarks.robustness.errors import RobustnessError  # noqa: E402
 from benchmarks.robustness.images import Photographs  # noqa: E402
@@ -129,6 +129,36 @@ def test_second_making_of_a_set_is_read_and_equal(tiny, photos, tmp_path):
     store = Cache(tmp_path)
     Maker(store, seed=1, batch=8).on_gradient("pgd10", tiny, "network", photos, EPS)
     assert store.misses == 3
+
+
+def test_key_depends_on_the_code_of_the_gradient_and_on_packages(tiny, photos, tmp_path, monkeypatch):
+    assert {path.name for path in sets.SHARED} >= {"networks.py", "rebuild.py", "graphs.py", "fake_quant.py", "sets.py"}
+    few = photos.first(1)
+
+    def keys() -> list[str]:
+        return Maker(Cache(tmp_path), batch=8).on_gradient("fgsm", tiny, "network", few, EPS).keys
+
+    found = [keys()]
+    changed = tmp_path / "networks.py"
+    changed.write_text((ROOT / "benchmarks" / "robustness" / "networks.py").read_text() + "\nX = 1\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(sets, "SHARED", tuple(changed if p.name == "networks.py" else p for p in sets.SHARED))
+        found.append(keys())
+    for package in ("torch", "torchattacks"):
+        with monkeypatch.context() as patch:
+            patch.setattr(sets, "versions_of", lambda *names, p=package: versions_of(*names) | {p: "0.0"})
+            found.append(keys())
+    assert len({key for one in found for key in one}) == len(found)
+    assert keys() == found[0]
+
+
+def test_verdicts_depend_on_the_packages_of_the_defences(monkeypatch):
+    here = pipeline.describe(DEFENCES["median"])
+    assert {"torch", "scikit-image", "PyWavelets"} <= set(here["versions"])
+    assert here["versions"]["opencv-python-headless"] or here["versions"]["opencv-python"]
+    assert torch.__version__.startswith(here["versions"]["torch"])
+    monkeypatch.setattr(pipeline, "versions_of", lambda *names: versions_of(*names) | {"PyWavelets": "0.0"})
+    assert key_of(defence=pipeline.describe(DEFENCES["median"])) != key_of(defence=here)
 
 
 def test_damaged_cache_file_is_made_again(tiny, photos, tmp_path):
