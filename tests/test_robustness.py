@@ -443,9 +443,12 @@ def test_missing_data_is_one_line(tmp_path, capsys):
         ("--knows", "all"),
         ("--defences", "prayer"),
         ("--threads", "x"),
+        ("--json", "no/such/folder/out.json"),
+        ("--out", "pyproject.toml/report"),
     ],
 )
-def test_wrong_usage(arguments, capsys):
+def test_wrong_usage(arguments, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as caught:
         main(["--quick", "--model", "standard", *arguments])
     assert caught.value.code == 2

@@ -1,8 +1,8 @@
 """Results keyed by everything that they were made from, so that no run makes them twice or takes a stale one.
 
 A key is the SHA-256 of a canonical JSON text: hashes of the network's file and of the images, the attack's
-parameters, a hash of the code, and the versions of the packages that it calls. A file is written under a temporary name and renamed, so that a killed run leaves
-none half-written; one that cannot be read counts as absent.
+parameters, a hash of the code, and the versions of the packages that it calls. A file is written under a temporary
+name and renamed, so that a killed run leaves none half-written; one that cannot be read counts as absent.
 """
 
 from __future__ import annotations
