@@ -180,6 +180,61 @@ def test_square_through_the_pipeline_beats_noise(tiny, photos):
     assert accuracy(tiny, attacked, photos) < accuracy(tiny, with_noise(photos, eps), photos) - 0.2
 
 
+class Thermometer:
+    """A toy pipeline that says class 0 by the mean of red over blue, and the more noise the less it can be trusted."""
+
+    def __init__(self, noise: float, start: float) -> None:
+        self.noise, self.start = noise, start
+        self.asked: list[np.ndarray] = []
+
+    def margin(self, images) -> np.ndarray:
+        """What the answers vary about."""
+        images = np.asarray(images, float)
+        return self.start + (images[..., 0].mean((1, 2)) - images[..., 2].mean((1, 2))) / 2
+
+    def predict(self, images, seeds) -> np.ndarray:
+        images = np.stack(list(images))
+        self.asked.append(images)
+        noise = [np.random.default_rng(seed).normal(0, self.noise) for seed in seeds] if self.noise else 0.0
+        share = 1 / (1 + np.exp(-(self.margin(images) + noise)))
+        return np.stack([share, 1 - share], 1)
+
+
+GREY = np.full((2, 24, 24, 3), 128, np.uint8)
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_square_returns_the_best_picture_that_it_asked_for(random):
+    """Even where no answer is wrong; the library would return the clean picture."""
+    parameters = black_box.parameters(8.0, random, quick=True)
+    toy = Thermometer(0.0, 9.0)  # eps moves it by 8 at most
+    attacked = black_box.square(toy, GREY, np.zeros(2, np.int64), parameters, seed=3)
+    lowest = min(toy.margin(images).min() for images in toy.asked)
+    assert toy.margin(attacked).min() == lowest
+    assert (toy.margin(attacked) < 8).all()
+    assert np.abs(attacked.astype(int) - 128).max() == 8
+
+
+def test_square_does_not_stop_at_a_lucky_answer():
+    """Some answers are wrong from the start; the search goes on, and what it returns is wrong more often."""
+    parameters = black_box.parameters(8.0, random=True, quick=True)
+    parameters["queries"] = 150
+    toy = Thermometer(1.0, 1.0)
+    attacked = black_box.square(toy, GREY, np.zeros(2, np.int64), parameters, seed=3)
+    assert len(toy.asked) > parameters["queries"]
+    assert any(toy.predict(GREY, (seed, seed)).argmax(1).any() for seed in range(20))
+    assert (toy.margin(attacked) < 0).all()
+    wrong = [np.mean([toy.predict(p, (s, s + 500)).argmax(1) for s in range(300)]) for p in (GREY, attacked)]
+    assert wrong[1] > wrong[0] + 0.2
+
+
+def test_square_leaves_what_is_wrong_already():
+    toy = Thermometer(0.0, -1.0)
+    parameters = black_box.parameters(8.0, random=False, quick=True)
+    assert np.array_equal(black_box.square(toy, GREY, np.zeros(2, np.int64), parameters, seed=3), GREY)
+    assert len(toy.asked) == 1
+
+
 # -- the same on every picture ------------------------------------------------------------------------------
 
 

@@ -254,3 +254,24 @@ def test_training_without_data_says_so(tmp_path):
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1 and "no such folder of images" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_milliseconds_are_of_one_thread(drawn_image):
+    """OpenCV's and the tensor library's, which are as before afterwards."""
+    from benchmarks.robustness.pipeline import milliseconds
+
+    seen, before = set(), (cv2.getNumThreads(), torch.get_num_threads())
+
+    def apply(image, seed):
+        seen.add((cv2.getNumThreads(), torch.get_num_threads()))
+        return image
+
+    try:
+        cv2.setNumThreads(2)
+        torch.set_num_threads(2)
+        milliseconds(defences.Defence("x", "x", "-", lambda: apply), drawn_image[None])
+        assert seen == {(1, 1)}
+        assert (cv2.getNumThreads(), torch.get_num_threads()) == (2, 2)
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])

@@ -19,10 +19,10 @@ pytest.importorskip("torchattacks")
 
 from tiny_attacked import EPS, TinyPixels, drawn_photographs  # noqa: E402
 
-from benchmarks.robustness import images, networks, plan, report  # noqa: E402
+from benchmarks.robustness import images, networks, pipeline, plan, report, sets  # noqa: E402
 from benchmarks.robustness.__main__ import main  # noqa: E402
 from benchmarks.robustness.attacks import to_tensor  # noqa: E402
-from benchmarks.robustness.cache import Cache, hash_code, key_of, load_images, seed_of  # noqa: E402
+from benchmarks.robustness.cache import Cache, hash_code, key_of, load_images, seed_of, versions_of  # noqa: E402
 from benchmarks.robustness.defences import DEFENCES  # noqa: E402
 from benchmarks.robustness.errors import RobustnessError  # noqa: E402
 from benchmarks.robustness.images import Photographs  # noqa: E402
@@ -129,6 +129,36 @@ def test_second_making_of_a_set_is_read_and_equal(tiny, photos, tmp_path):
     store = Cache(tmp_path)
     Maker(store, seed=1, batch=8).on_gradient("pgd10", tiny, "network", photos, EPS)
     assert store.misses == 3
+
+
+def test_key_depends_on_the_code_of_the_gradient_and_on_packages(tiny, photos, tmp_path, monkeypatch):
+    assert {path.name for path in sets.SHARED} >= {"networks.py", "rebuild.py", "graphs.py", "fake_quant.py", "sets.py"}
+    few = photos.first(1)
+
+    def keys() -> list[str]:
+        return Maker(Cache(tmp_path), batch=8).on_gradient("fgsm", tiny, "network", few, EPS).keys
+
+    found = [keys()]
+    changed = tmp_path / "networks.py"
+    changed.write_text((ROOT / "benchmarks" / "robustness" / "networks.py").read_text() + "\nX = 1\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(sets, "SHARED", tuple(changed if p.name == "networks.py" else p for p in sets.SHARED))
+        found.append(keys())
+    for package in ("torch", "torchattacks"):
+        with monkeypatch.context() as patch:
+            patch.setattr(sets, "versions_of", lambda *names, p=package: versions_of(*names) | {p: "0.0"})
+            found.append(keys())
+    assert len({key for one in found for key in one}) == len(found)
+    assert keys() == found[0]
+
+
+def test_verdicts_depend_on_the_packages_of_the_defences(monkeypatch):
+    here = pipeline.describe(DEFENCES["median"])
+    assert {"torch", "scikit-image", "PyWavelets"} <= set(here["versions"])
+    assert here["versions"]["opencv-python-headless"] or here["versions"]["opencv-python"]
+    assert torch.__version__.startswith(here["versions"]["torch"])
+    monkeypatch.setattr(pipeline, "versions_of", lambda *names: versions_of(*names) | {"PyWavelets": "0.0"})
+    assert key_of(defence=pipeline.describe(DEFENCES["median"])) != key_of(defence=here)
 
 
 def test_damaged_cache_file_is_made_again(tiny, photos, tmp_path):
@@ -264,6 +294,46 @@ def test_plan_narrows():
     assert [(job.attack, job.eps, job.per_class) for job in jobs] == [("clean", (0.0,), 1), ("fgsm", (1.0, 2.0), 1)]
 
 
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("eps", [None, (2.0, 4.0), (1.0, 2.0, 4.0, 6.0, 8.0)])
+@pytest.mark.parametrize("per_class", [None, 3, 30])
+def test_no_row_is_made_twice_and_each_has_its_clean_comparator(quick, eps, per_class):
+    """Attacked rows by network, attacker, attack, eps and defence; clean ones once for each number of images."""
+    for jobs in (plan.plan(quick, None, eps, per_class), plan.fitted(plan.plan(quick, None, eps, per_class), 4)):
+        attacked: dict[tuple, int | None] = {}
+        clean = set()
+        for job in jobs:
+            for network in job.networks or (None,):
+                for value in job.eps:
+                    for defence in job.defences or DEFENCES:
+                        if job.attack == "clean":
+                            assert (network, job.per_class, defence) not in clean
+                            clean.add((network, job.per_class, defence))
+                        else:
+                            row = network, job.knows, job.attack, value, defence
+                            assert row not in attacked
+                            attacked[row] = job.per_class
+        assert {(row[0], n, row[4]) for row, n in attacked.items()} <= clean
+
+
+def test_other_eps_on_the_full_plan_keep_the_most_images():
+    jobs = plan.plan(False, ("difgsm", "pgd10"), (2.0, 4.0), knows=("gray",))
+    standard = [(job.attack, job.eps, job.per_class) for job in jobs if job.networks == ("standard",)]
+    assert standard == [
+        ("clean", (0.0,), plan.PER_CLASS),
+        ("pgd10", (2.0, 4.0), plan.PER_CLASS),
+        ("difgsm", (2.0, 4.0), plan.PER_CLASS),
+    ]
+
+
+def test_clean_comparators_of_the_quick_plan_are_few():
+    """Beside the clean images of the plan itself, for one network: no more than these once more, with few defences."""
+    extra = [job for job in plan.plan(True) if job.attack == "clean" and job.per_class != plan.PER_CLASS]
+    assert {job.per_class for job in extra if job.networks == ("standard",)} == {1, 2, 3, 5}
+    assert all(len(job.defences or DEFENCES) <= 4 for job in extra)
+    assert sum(job.per_class or 0 for job in extra if job.networks == ("standard",)) <= plan.PER_CLASS
+
+
 def test_the_attacker_who_knows_the_defence_meets_every_defence():
     met = [job.defences or () for job in plan.FULL if job.knows == "adaptive" and "standard" in (job.networks or ())]
     assert {name for names in met for name in names} == set(DEFENCES)
@@ -298,6 +368,7 @@ def test_end_to_end_on_photographs(data_folder, tmp_path):
         assert row["n"] == 7
         assert 0 <= row["balanced_accuracy_ci"][0] <= row["balanced_accuracy"] <= row["balanced_accuracy_ci"][1] <= 1
         assert row["ms"] >= 0
+    assert [r["set"] for r in rows[1:3]] == ["standard/gray/clean/standard/n7/0", "standard/gray/fgsm/standard/n7/4"]
     assert rows[2]["balanced_accuracy"] < rows[0]["balanced_accuracy"]
     assert content["networks"]["standard"]["sha256"] == open_classifier().manifest.sha256
     assert content["attacks"]["gray/fgsm"] == {"eps": 4.0, "loss": "cross entropy"}
@@ -405,9 +476,12 @@ def test_missing_data_is_one_line(tmp_path, capsys):
         ("--knows", "all"),
         ("--defences", "prayer"),
         ("--threads", "x"),
+        ("--json", "no/such/folder/out.json"),
+        ("--out", "pyproject.toml/report"),
     ],
 )
-def test_wrong_usage(arguments, capsys):
+def test_wrong_usage(arguments, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as caught:
         main(["--quick", "--model", "standard", *arguments])
     assert caught.value.code == 2

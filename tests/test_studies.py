@@ -179,3 +179,36 @@ def test_calibration_of_a_few_photographs(data_folder, tmp_path, capsys):
     before, after = (found["reliability"][f"raw, {stage}"]["calibration_error"] for stage in STAGES)
     assert before != after
     assert capsys.readouterr().out.count("| purified |") == 2
+
+
+@pytest.mark.parametrize("command", ["alarm", "tune", "ablate", "calibrate", "choose-defences"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--model", "foo"), "invalid choice: 'foo'"),
+        (("--threads", "0"), "must be a whole number from 1 to"),
+        (("--images", "0"), "must be a whole number from 1 to"),
+        (("--images", "-1"), "must be a whole number from 1 to"),
+        (("--seed", "-1"), "must be a whole number from 0 to"),
+        (("--json", "no/such/folder/out.json"), "there is no such folder to write to"),
+        (("--json", "."), "is a folder; name a file"),
+    ],
+)
+def test_wrong_usage_is_said_before_any_work(command, arguments, said, capsys):
+    from benchmarks.robustness.__main__ import main
+
+    with pytest.raises(SystemExit) as caught:
+        main([command, *arguments])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error.splitlines()[-1]
+    assert "Traceback" not in error
+
+
+def test_unknown_defence_is_named_before_any_work(capsys):
+    from benchmarks.robustness.__main__ import main
+
+    with pytest.raises(SystemExit) as caught:
+        main(["choose-defences", "jpeg", "foo"])
+    assert caught.value.code == 2
+    assert "unknown 'foo', known are none, bdr" in capsys.readouterr().err.splitlines()[-1]

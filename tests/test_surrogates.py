@@ -81,3 +81,30 @@ def test_surrogate_with_impossible_weights_is_not_written(tmp_path):
     with pytest.raises(RobustnessError, match="NaN"):
         save_surrogate(tmp_path / "x", network, "squeezenet1_1", "abcdefg")
     assert not list(tmp_path.iterdir())
+
+
+def test_bits_that_cannot_be_packed_are_refused_before_the_training(tmp_path, capsys):
+    from benchmarks.robustness.__main__ import main
+
+    nothing = ["--imagenet", str(tmp_path / "none.tar.gz"), "--data", str(tmp_path)]
+    assert main(["train-surrogate", *nothing, "--bits", "9"]) == 1
+    assert capsys.readouterr().err == "robustness: bits: must be from 4 to 8, got 9\n"
+
+
+def test_packed_checkpoint_says_which_step_it_reached(made_up, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    from benchmarks.robustness import networks
+    from benchmarks.robustness.__main__ import main
+    from export.dataset import CLASSES
+    from export.network import LesionNet, save_checkpoint
+
+    arch, checkpoint = "efficientnet-lite0", tmp_path / "checkpoint.pt"
+    ema = LesionNet(len(CLASSES), arch=arch).state_dict()
+    options = {"arch": arch, "steps": 400}
+    save_checkpoint(checkpoint, {"labels": list(CLASSES), "options": options, "step": 250, "ema": ema})
+    monkeypatch.setattr(networks, "SURROGATES", tmp_path / "packed")
+    assert main(["train-surrogate", "--pack", str(checkpoint), "--bits", "4", "--data", str(made_up)]) == 0
+    _, about = load_surrogate(tmp_path / "packed" / f"{arch}.weights.xz")
+    assert about["about"]["step"] == 250
+    assert about["about"]["training"] == options
+    assert "balanced accuracy on val" in capsys.readouterr().out

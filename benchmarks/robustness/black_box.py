@@ -7,7 +7,7 @@ M. Andriushchenko et al., "Square attack: a query-efficient black-box adversaria
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from benchmarks.robustness.pipeline import Pipeline
 QUERIES, QUICK_QUERIES = 1000, 60
 RANDOM_DRAWS = 2
 """Answers averaged in one query of a random defence; an attacker who takes single answers believes lucky ones."""
+CONFIRMATIONS = 2
+"""How often a picture that would be the best yet is asked for again behind a random defence; see :class:`Best`."""
 P_INIT = 0.8  # share of pixels changed at first, as the paper has it
 TINY = 1e-12  # below every probability that float32 keeps beside others
 
@@ -31,6 +33,8 @@ def parameters(eps: float, random: bool, quick: bool) -> dict[str, Any]:
         "eps": eps,
         "queries": QUICK_QUERIES if quick else QUERIES,
         "draws": RANDOM_DRAWS if random else 1,
+        "confirmations": CONFIRMATIONS if random else 0,
+        "stops": "never" if random else "at the first wrong answer",
         "p_init": P_INIT,
         "loss": "margin",
         "restarts": 1,
@@ -56,10 +60,73 @@ class Scores(nn.Module):
         return torch.from_numpy(logs.reshape(len(images), self.draws, -1).mean(1).astype(np.float32))
 
 
+class Best:
+    """The best picture that a search has asked for, of each image: the one with the lowest margin.
+
+    The library itself returns the clean picture unless the answer to one more query is wrong, which throws the search's
+    result away where a defence is random. There one lucky answer would also hold the place of the best for good: so a
+    picture that would be the best is asked for again, the best one at every step, and the mean of all answers counts.
+
+    Parameters
+    ----------
+    clean : Tensor
+        ``(n, 3, h, w)`` in 0..1; what is wrong already without an attack stays as it is, unless answers are random.
+    labels : Tensor
+        ``(n,)`` int64.
+    ask : callable
+        Pictures ``(m, 3, h, w)`` and their labels to margins ``(m,)``.
+    confirmations : int
+        How often a picture that would be the best is asked for again; 0 where the same picture has the same answer.
+    """
+
+    def __init__(
+        self,
+        clean: torch.Tensor,
+        labels: torch.Tensor,
+        ask: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        confirmations: int,
+    ) -> None:
+        self.images, self.labels, self.ask, self.confirmations = clean.clone(), labels, ask, confirmations
+        self.margins = ask(clean, labels)
+        self.answers = torch.zeros(len(clean))
+        self.clean, self.clean_margins = clean, self.margins.clone()
+        self.margins[self.open] = torch.inf  # the search starts from its own first pictures, not from the clean ones
+
+    @property
+    def open(self) -> torch.Tensor:
+        """Indices of the images to search on for: those not wrong yet; all of them where the next answer may differ."""
+        return torch.arange(len(self.margins)) if self.confirmations else (self.margins > 0).nonzero().flatten()
+
+    def offer(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Ask for one picture of each open image; returns for which images, ``(n,)`` bool, it is now the best."""
+        margins, asked = torch.full_like(self.margins, torch.inf), self.open
+        margins[asked] = self.ask(pictures[asked], self.labels[asked])
+        known = (self.answers > 0).nonzero().flatten()
+        if self.confirmations and len(known):
+            new = self.ask(self.images[known], self.labels[known])
+            self.answers[known] += 1
+            self.margins[known] += (new - self.margins[known]) / self.answers[known]
+        for n in range(self.confirmations):
+            again = (margins < self.margins).nonzero().flatten()
+            if len(again):
+                margins[again] += (self.ask(pictures[again], self.labels[again]) - margins[again]) / (n + 2)
+        better = margins < self.margins
+        self.images[better], self.margins[better] = pictures[better], margins[better]
+        self.answers[better] = 1.0 + self.confirmations
+        return better
+
+    def result(self) -> torch.Tensor:
+        """The best pictures ``(n, 3, h, w)``; the clean one where nothing was better."""
+        return torch.where((self.clean_margins < self.margins).view(-1, 1, 1, 1), self.clean, self.images)
+
+
 def square(
     pipeline: Pipeline, images: np.ndarray, targets: np.ndarray, parameters: Mapping[str, Any], seed: int
 ) -> np.ndarray:
-    """Attack ``(n, h, w, 3)`` uint8 images through a pipeline; returns the same shape and type."""
+    """Attack ``(n, h, w, 3)`` uint8 images through a pipeline; returns the same shape and type.
+
+    Each image comes back as the best of all that were asked for; see :class:`Best`.
+    """
     torch.manual_seed(seed)
     attack = library().Square(
         Scores(pipeline, parameters["draws"], seed),
@@ -70,5 +137,21 @@ def square(
         n_restarts=parameters["restarts"],
         seed=seed & 0x7FFFFFFF,
     )
-    attacked = attack(to_tensor(images) / GREY_MAX, torch.from_numpy(targets))
-    return whole_pixels(attacked * GREY_MAX, images, parameters["eps"])
+    ask = attack.margin_and_loss
+    clean, labels = to_tensor(images) / GREY_MAX, torch.from_numpy(targets)
+    with torch.no_grad():
+        best = Best(clean, labels, lambda pictures, of: ask(pictures, of)[0], parameters["confirmations"])
+        offers = 0.0
+
+        def margin_and_loss(pictures: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            """A loss by which the library goes on from the best, and a margin by which it stops once none is open."""
+            nonlocal offers
+            offers += 1
+            loss = torch.where(best.offer(pictures), -offers, 1.0)
+            return torch.full_like(loss, float(len(best.open) > 0)), loss
+
+        attack.margin_and_loss = margin_and_loss
+        attack.init_hyperparam(clean)
+        if len(best.open):
+            attack.attack_single_run(clean, labels)
+    return whole_pixels(best.result() * GREY_MAX, images, parameters["eps"])

@@ -1,8 +1,8 @@
 """Results keyed by everything that they were made from, so that no run makes them twice or takes a stale one.
 
 A key is the SHA-256 of a canonical JSON text: hashes of the network's file and of the images, the attack's
-parameters, and a hash of the code. A file is written under a temporary name and renamed, so that a killed run leaves
-none half-written; one that cannot be read counts as absent.
+parameters, a hash of the code, and the versions of the packages that it calls. A file is written under a temporary
+name and renamed, so that a killed run leaves none half-written; one that cannot be read counts as absent.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,19 @@ def hash_array(values: np.ndarray) -> str:
 def hash_text(*parts: str) -> str:
     """SHA-256 of some texts, none of which can run into the next."""
     return sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@cache
+def versions_of(*packages: str) -> dict[str, str | None]:
+    """Versions of installed packages by name; None for one that is not here."""
+
+    def number(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    return {package: number(package) for package in packages}
 
 
 @cache

@@ -76,6 +76,13 @@ def best(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return chosen
 
 
+def _name(text: str) -> str:
+    """An argparse type; with ``choices`` older Pythons refuse that none is named."""
+    if text not in CANDIDATES:
+        raise argparse.ArgumentTypeError(f"unknown '{text}', known are {', '.join(CANDIDATES)}")
+    return text
+
+
 def _choose(args: argparse.Namespace) -> int:
     study = Study.open(args, "val")
     sets = {f"{attack} {eps:g}": study.attacked(attack, eps) for attack, eps in ATTACKS}
@@ -110,6 +117,8 @@ def add_command(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="DEFENCE", help=f"of {', '.join(CANDIDATES)} (default: all)")
+    parser.add_argument(
+        "names", nargs="*", type=_name, metavar="DEFENCE", help=f"of {', '.join(CANDIDATES)} (default: all)"
+    )
     add_options(parser, PER_CLASS)
     parser.set_defaults(execute=_choose)

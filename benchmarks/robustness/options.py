@@ -15,9 +15,11 @@ DATA = Path("../shared/data/ham10000")
 MODELS = ("standard", "hardened", "all")
 MAX_EPS = 64  # grey levels; more is no longer a perturbation
 MAX_THREADS = 256
+MAX_IMAGES = 10_000  # of a class
+MAX_SEED = 2**31 - 1
 EXAMPLES = """examples:
   python -m benchmarks.robustness --quick --json out.json
-  python -m benchmarks.robustness --model all --out report/          hours; the same command goes on
+  python -m benchmarks.robustness --model all --out report/          an hour or two; the same command goes on
   python -m benchmarks.robustness --images 1000 --out report/        all of test in every row; for a GPU: --device cuda
   python -m benchmarks.robustness --attacks difgsm,pgd10 --eps 2,4 --defences none,mdda_balanced --images 20
 
@@ -44,7 +46,9 @@ def _eps(text: str) -> tuple[float, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number in a range."""
+
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -57,6 +61,25 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def new_file(text: str) -> Path:
+    """An argparse type: a file to write, in a folder that is there; said now, not after hours of work."""
+    path = Path(text)
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: there is no such folder to write to")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: is a folder; name a file")
+    return path
+
+
+def _new_folder(text: str) -> Path:
+    """An argparse type: a folder to write to, which is made where it is not there."""
+    path = Path(text)
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: {there.name} is a file; name a folder")
+    return path
+
+
 def add_run(subparsers: Any, execute: Callable[[argparse.Namespace], int]) -> None:
     """The options of ``run``."""
     parser = subparsers.add_parser(
@@ -67,8 +90,8 @@ def add_run(subparsers: Any, execute: Callable[[argparse.Namespace], int]) -> No
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="about 120 images and a few attacks: minutes, not hours")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows and how they came about")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the report (markdown and JSON) there")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write the rows and how they came about")
+    parser.add_argument("--out", type=_new_folder, metavar="DIR", help="write the report (markdown and JSON) there")
     parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="the data set (%(default)s)")
     parser.add_argument("--model", choices=MODELS, default="all", help="network (%(default)s)")
     parser.add_argument(
@@ -78,11 +101,11 @@ def add_run(subparsers: Any, execute: Callable[[argparse.Namespace], int]) -> No
     parser.add_argument("--eps", type=_eps, metavar="N,N", help="grey levels of 255 (by the plan)")
     parser.add_argument("--defences", type=str, metavar="NAMES", help="only these (all)")
     parser.add_argument(
-        "--images", type=_whole(1, 10_000), metavar="N", help="images a class (by the plan; with --quick at most)"
+        "--images", type=whole(1, MAX_IMAGES), metavar="N", help="images a class (by the plan; with --quick at most)"
     )
-    parser.add_argument("--seed", type=_whole(0, 2**31 - 1), default=0, metavar="N", help="(%(default)s)")
+    parser.add_argument("--seed", type=whole(0, MAX_SEED), default=0, metavar="N", help="(%(default)s)")
     parser.add_argument(
-        "--threads", type=_whole(1, MAX_THREADS), default=len(os.sched_getaffinity(0)), metavar="N", help="(all cores)"
+        "--threads", type=whole(1, MAX_THREADS), default=len(os.sched_getaffinity(0)), metavar="N", help="(all cores)"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the attacks' gradients (cpu)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="(XDG cache folder)")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.robustness.cache import hash_code, hash_text
+from benchmarks.robustness.cache import hash_code, hash_text, versions_of
 from benchmarks.robustness.defences import Apply, Defence
 from edge_mdda.classifier import Classifier
 from edge_mdda.params import PRESETS
@@ -20,6 +21,8 @@ from export.evaluate import purifier_seed
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "edge_mdda"
 WARM_UPS, RUNS = 2, 9  # of a defence's milliseconds
+PACKAGES = ("numpy", "numba", "opencv-python-headless", "opencv-python", "scikit-image", "PyWavelets", "torch")
+"""What defences call; another version may give other pixels."""
 PROBE_SEEDS = (1, 2)  # two different ones tell whether a defence is random
 
 
@@ -82,19 +85,36 @@ def is_random(defence: Defence, image: np.ndarray) -> bool:
     return not np.array_equal(first, second)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """OpenCV and the tensor library on one thread meanwhile, as the milliseconds are said to be."""
+    import cv2
+
+    from benchmarks.robustness.learned import one_thread as one_torch_thread
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with one_torch_thread():
+            yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 def milliseconds(defence: Defence, images: np.ndarray) -> float:
     """Median milliseconds of one call on one thread, nothing else running in this process."""
     apply, times = defence.open(), []
-    for n in range(WARM_UPS + RUNS):
-        image = images[n % len(images)]
-        started = time.perf_counter()
-        apply(image, n)
-        times.append((time.perf_counter() - started) * 1e3)
+    with one_thread():
+        for n in range(WARM_UPS + RUNS):
+            image = images[n % len(images)]
+            started = time.perf_counter()
+            apply(image, n)
+            times.append((time.perf_counter() - started) * 1e3)
     return float(np.median(times[WARM_UPS:]))
 
 
 def describe(defence: Defence) -> dict[str, Any]:
-    """What a cached result of a defence depends on: its code, its weights and, for MDDA, its preset."""
+    """What a cached result of a defence depends on: its code, packages, weights and, for MDDA, its preset."""
     code = [*sorted(HERE.glob("defences*.py")), *sorted(HERE.glob("learned*.py"))]
     code += [PACKAGE / f"{name}.py" for name in ("mdda", "solver", "seeds", "workspace")]
     code += sorted((PACKAGE / "kernels").glob("*.py"))
@@ -104,6 +124,7 @@ def describe(defence: Defence) -> dict[str, Any]:
         "name": defence.name,
         "label": defence.label,
         "code": hash_code(tuple(code)),
+        "versions": versions_of(*PACKAGES),
         "weights": hash_text(*(path.read_bytes().hex() for path in weights)),
         "preset": preset.to_dict() if preset and defence.name.startswith("mdda_") else None,
     }

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 KNOWS = ("adaptive", "gray", "transfer", "black")
 """Who the attacker is, strongest first: knows network and defence; the network; neither, but trains another network;
 neither, but sees the pipeline's scores."""
 
-ALL_EPS = (1.0, 2.0, 4.0, 6.0, 8.0)
-"""Grey levels of 255."""
 PER_CLASS = 20  # images a class of --quick, fewer where the split has fewer
 TRAINING_PER_CLASS, QUICK_TRAINING_PER_CLASS = 40, 10  # images of val, to train what is the same for all images
 
@@ -103,7 +102,7 @@ FULL = (
     Job("adaptive", ADAPTIVE, (2.0,), 1, _OTHERS, _STANDARD),
     Job("black", SQUARE, (8.0,), 1, _BOTH, _STANDARD),
 )
-"""For an hour of two cores; with ``--images`` a faster machine does more."""
+"""For an hour or two of two cores; with ``--images`` a faster machine does more."""
 
 ATTACK_NAMES = tuple(dict.fromkeys(job.attack for job in FULL))
 
@@ -115,7 +114,10 @@ def plan(
     per_class: int | None = None,
     knows: Sequence[str] | None = None,
 ) -> list[Job]:
-    """The jobs of a run; clean images are always judged, for everything is compared with them.
+    """The jobs of a run, none twice.
+
+    Clean images are always judged, for everything is compared with them: all of the plan's, and once more as few as an
+    attacked job has, behind the same defences, for a figure of 7 images is fairly compared with that of the same 7.
 
     Parameters
     ----------
@@ -137,4 +139,50 @@ def plan(
         if per_class is not None:
             job = replace(job, per_class=min(per_class, job.per_class or per_class) if quick else per_class)
         jobs.append(job)
-    return jobs
+    return _whole(jobs)
+
+
+def fitted(jobs: Sequence[Job], most: int) -> list[Job]:
+    """The jobs for a data set with at most ``most`` images of a class: none has the images of another again."""
+    return _whole([replace(job, per_class=min(job.per_class or most, most)) for job in jobs])
+
+
+def _whole(jobs: Sequence[Job]) -> list[Job]:
+    attacked = _merged([job for job in jobs if job.attack != CLEAN])
+    return [*_comparators([job for job in jobs if job.attack == CLEAN], attacked), *attacked]
+
+
+def _size(per_class: int | None) -> float:
+    return inf if per_class is None else per_class
+
+
+def _merged(jobs: Sequence[Job]) -> list[Job]:
+    """Each attack of an attacker on a network behind some defences once for each eps, on the most images."""
+    most: dict[tuple[Job, float], int | None] = {}
+    for job in jobs:
+        for value in job.eps:
+            key = replace(job, eps=(), per_class=None), value
+            most[key] = max(most.get(key, 0), job.per_class, key=_size)
+    merged: dict[Job, list[float]] = {}
+    for (job, value), per_class in most.items():
+        merged.setdefault(replace(job, per_class=per_class), []).append(value)
+    return [replace(job, eps=tuple(values)) for job, values in merged.items()]
+
+
+def _comparators(clean: Sequence[Job], attacked: Sequence[Job]) -> list[Job]:
+    """One clean job for each number of images that a network is judged on, the most images last.
+
+    It has the defences of all jobs with that number.
+    """
+    names: dict[tuple[tuple[str, ...] | None, int | None], tuple[str, ...] | None] = {}
+    for job in (*clean, *attacked):
+        key = job.networks, job.per_class
+        earlier = names.get(key, ())
+        names[key] = None if job.defences is None or earlier is None else tuple(dict.fromkeys(earlier + job.defences))
+    order = list(dict.fromkeys(job.networks for job in (*clean, *attacked)))
+    return [
+        Job("gray", CLEAN, (0.0,), per_class, defences, networks)
+        for (networks, per_class), defences in sorted(
+            names.items(), key=lambda item: (order.index(item[0][0]), _size(item[0][1]))
+        )
+    ]

@@ -35,6 +35,7 @@ class Run:
     """One run; see :meth:`rows`."""
 
     def __init__(self, chosen: Options) -> None:
+        import numpy as np
         import torch
 
         from benchmarks.robustness import defences, images, networks, plan
@@ -59,6 +60,7 @@ class Run:
         per_class = [job.per_class for job in self.jobs]
         most = None if None in per_class else max(n for n in per_class if n is not None)
         self.photos = images.read(chosen.data, "test", most)
+        self.jobs = plan.fitted(self.jobs, int(np.bincount(self.photos.data.targets).max()))
         self._training: Any = None
         self.cache = Cache(chosen.cache)
         self.targets = {name: networks.deployed(name, chosen.device) for name in chosen.models}
@@ -206,7 +208,8 @@ class Run:
 
             probabilities = self.cache.arrays(key, judge)["probabilities"]
             self.progress.step()
-            identity = f"{name}/{job.knows}/{job.attack}/{made_on}/{eps:g}" + (f"/{defence}" if defences else "")
+            identity = f"{name}/{job.knows}/{job.attack}/{made_on}/n{len(photos)}/{eps:g}"
+            identity += f"/{defence}" if defences else ""
             self.sets[identity] = {
                 "files": made.keys,
                 "images": [path.stem for path in photos.data.paths],

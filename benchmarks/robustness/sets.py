@@ -11,11 +11,18 @@ import numpy as np
 from torch import nn
 
 from benchmarks.robustness import adaptive, attacks, black_box, sticker, universal
-from benchmarks.robustness.cache import Cache, hash_code, key_of, seed_of
+from benchmarks.robustness.cache import Cache, hash_code, key_of, seed_of, versions_of
 from benchmarks.robustness.images import Photographs
 from benchmarks.robustness.pipeline import Pipeline, describe
 
 HERE = Path(__file__).parent
+EXPORT = HERE.parents[1] / "export"
+SHARED = (
+    *(HERE / f"{name}.py" for name in ("sets", "attacks", "networks", "surrogate_file", "squeezenet")),
+    *(EXPORT / f"{name}.py" for name in ("rebuild", "graphs", "network", "fake_quant")),
+)
+"""What every attack runs through: the twin and the surrogates are where its gradient comes from."""
+PACKAGES = ("numpy", "torch", "torchattacks", "onnx")
 BATCH = 16
 """Images a batch: on one Zen 3 core 0.045 s for an input gradient, against 0.052 s at 8; more only costs memory."""
 
@@ -64,7 +71,7 @@ class Maker:
         """A library's attack on one network; ``digest`` is its file's SHA-256."""
         attack = attacks.ATTACKS[name]
         parameters = attack.parameters(eps, self.quick)
-        common = {"attack": name, "code": _code("attacks"), "library": attacks.library().__version__}
+        common = {"attack": name, "made_with": _made_with()}
 
         def make(part: slice, key: str) -> np.ndarray:
             targets = photos.data.targets[part]
@@ -77,7 +84,11 @@ class Maker:
     ) -> AttackedSet:
         """BPDA and EOT through a defence; ``random`` says whether it has noise to average over."""
         parameters = adaptive.parameters(eps, random)
-        common = {"attack": "adaptive", "code": _code("adaptive", "attacks"), "defence": describe(pipeline.defence)}
+        common = {
+            "attack": "adaptive",
+            "made_with": _made_with("adaptive", "pipeline"),
+            "defence": describe(pipeline.defence),
+        }
 
         def make(part: slice, key: str) -> np.ndarray:
             targets = photos.data.targets[part]
@@ -93,8 +104,8 @@ class Maker:
         manifest = pipeline.classifier.manifest
         common = {
             "attack": "square",
-            "code": _code("black_box", "attacks"),
-            "library": attacks.library().__version__,
+            "made_with": _made_with("black_box", "adaptive", "pipeline"),
+            "runtime": pipeline.classifier.runtime,
             "defence": describe(pipeline.defence),
             "network": manifest.sha256,
             "temperature": manifest.temperature,
@@ -115,7 +126,7 @@ class Maker:
         parameters["training_images"] = len(training)
         key = key_of(
             attack=name,
-            code=_code(name, "attacks"),
+            made_with=_made_with(name),
             network=digest,
             images=training.images,
             targets=training.data.targets,
@@ -132,10 +143,6 @@ class Maker:
             sticker.apply(photos.images, change, parameters) if is_sticker else universal.apply(photos.images, change)
         )
         return AttackedSet(drawn, parameters, [key])
-
-    def n_batches(self, photos: Photographs) -> int:
-        """Batches of a set."""
-        return len(list(self._parts(len(photos))))
 
     def _parts(self, n: int) -> Iterator[slice]:
         return (slice(start, min(start + self.batch, n)) for start in range(0, n, self.batch))
@@ -163,5 +170,9 @@ class Maker:
         return done
 
 
-def _code(*modules: str) -> str:
-    return hash_code(tuple(HERE / f"{module}.py" for module in modules))
+def _made_with(*modules: str) -> dict[str, Any]:
+    """Code and packages that an attack of these modules comes from."""
+    return {
+        "code": hash_code((*SHARED, *(HERE / f"{module}.py" for module in modules))),
+        "versions": versions_of(*PACKAGES),
+    }

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.robustness.options import DATA
+from benchmarks.robustness.options import DATA, MAX_IMAGES, MAX_SEED, MAX_THREADS, new_file, whole
+from edge_mdda.classifier import BUILT_IN_MODELS, STANDARD
 
 if TYPE_CHECKING:
     from benchmarks.robustness.defences import Defence
@@ -26,15 +27,27 @@ TIMED_CALLS, WARM_UPS = 15, 3  # of one purification's milliseconds
 
 def add_options(parser: argparse.ArgumentParser, per_class: int) -> None:
     """The options that every study has."""
-    parser.add_argument("--model", default="standard", metavar="NAME", help="standard or hardened (%(default)s)")
+    parser.add_argument("--model", choices=tuple(BUILT_IN_MODELS), default=STANDARD, help="network (%(default)s)")
     parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="the data set (%(default)s)")
     parser.add_argument(
-        "--images", type=int, default=per_class, metavar="N", help="at most so many of each class (%(default)s)"
+        "--images",
+        type=whole(1, MAX_IMAGES),
+        default=per_class,
+        metavar="N",
+        help="at most so many of each class (%(default)s)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows and how they came about")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write the rows and how they came about")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of attacked images (XDG cache folder)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of attacks and purifier (%(default)s)")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="(%(default)s)")
+    parser.add_argument(
+        "--seed", type=whole(0, MAX_SEED), default=0, metavar="N", help="of attacks and purifier (%(default)s)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=whole(1, MAX_THREADS),
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="(%(default)s)",
+    )
 
 
 @dataclass

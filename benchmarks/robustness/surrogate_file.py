@@ -42,6 +42,12 @@ ARCHITECTURES: dict[str, Callable[[str, int], nn.Module]] = {
 """What a file can hold, by its ``arch``."""
 
 
+def check_bits(bits: int) -> None:
+    """Refuse with a RobustnessError what weights cannot be packed with."""
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise RobustnessError(f"bits: must be from {MIN_BITS} to {MAX_BITS}, got {bits}")
+
+
 def save_surrogate(
     path: Path,
     network: nn.Module,
@@ -61,8 +67,7 @@ def save_surrogate(
 
     if arch not in ARCHITECTURES:
         raise RobustnessError(f"unknown architecture '{arch}'; known are {', '.join(ARCHITECTURES)}")
-    if not MIN_BITS <= bits <= MAX_BITS:
-        raise RobustnessError(f"bits: must be from {MIN_BITS} to {MAX_BITS}, got {bits}")
+    check_bits(bits)
     top, tensors = 2 ** (bits - 1) - 1, {}
     for name, value in network.state_dict().items():
         value = value.detach().cpu()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.robustness.errors import RobustnessError
-from benchmarks.robustness.options import DATA
+from benchmarks.robustness.options import DATA, MAX_THREADS, whole
 
 WEIGHTS_NAME = "squeezenet_weights.pkl"
 PICKLED = {
@@ -32,6 +32,7 @@ FIRE_PARTS = {"squeeze1x1": "squeeze", "expand1x1": "expand1x1", "expand3x3": "e
 FIRST_FIRE = 2  # the paper numbers the modules from the second layer on
 FIRE_PLACES = (3, 4, 6, 7, 9, 10, 11, 12)  # of the Fire modules among the layers
 STEPS, BATCH, SIZE, LR, PURIFY_SHARE = 420, 32, 224, 3e-4, 0.3
+MAX_STEPS = 1_000_000
 SEED = 21
 LOG_EVERY = 20  # steps
 ABOUT_LICENCE = "CC BY-NC-SA 4.0 (weights trained on HAM10000: attribution, non-commercial, share alike)"
@@ -97,29 +98,32 @@ def add_command(commands: Any) -> None:
     source.add_argument("--pack", type=Path, metavar="FILE", help="checkpoint.pt of python -m export train")
     source.add_argument("--imagenet", type=Path, metavar="FILE", help="source archive of ndf 0.1.4: train SqueezeNet")
     parser.add_argument("--bits", type=int, default=6, help="of the packed weights (%(default)s)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of SqueezeNet's training (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of the tensor library (%(default)s)")
+    parser.add_argument(
+        "--steps", type=whole(1, MAX_STEPS), default=STEPS, help="of SqueezeNet's training (%(default)s)"
+    )
+    parser.add_argument("--threads", type=whole(1, MAX_THREADS), default=1, help="of the tensor library (%(default)s)")
     parser.set_defaults(execute=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train or take a network, pack it, and print how good the packed one is on ``val``."""
     from benchmarks.robustness.networks import SURROGATES
-    from benchmarks.robustness.surrogate_file import SUFFIX, load_surrogate, save_surrogate
+    from benchmarks.robustness.surrogate_file import SUFFIX, check_bits, load_surrogate, save_surrogate
     from export.dataset import SIDE, decode_all, read_split
     from export.metrics import balanced_accuracy
 
+    check_bits(args.bits)  # now, not after the training
     network: Any
     if args.pack:
         from export.network import network_from_checkpoint
 
         network, content = network_from_checkpoint(args.pack)
         arch, labels = network.arch, content["labels"]
-        about = {"training": content["options"], "licence": ABOUT_LICENCE}
+        about = {"training": content["options"], "step": content.get("step"), "licence": ABOUT_LICENCE}
     else:
         arch, labels = "squeezenet1_1", list(read_split(args.data, "val").labels)
         network, options = train_squeezenet(args)
-        about = {"training": options, "licence": ABOUT_LICENCE}
+        about = {"training": options, "step": options["steps"], "licence": ABOUT_LICENCE}
     val = read_split(args.data, "val", tuple(labels))
     path = SURROGATES / f"{arch}{SUFFIX}"
     path.parent.mkdir(parents=True, exist_ok=True)
