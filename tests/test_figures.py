@@ -41,7 +41,7 @@ def row(knows: str, attack: str, eps: float, defence: str, value: float, **more)
 def content() -> dict:
     """What a run, a tuning and a calibration leave, on made-up numbers."""
     rows = []
-    for n, defence in enumerate(figures.CURVE_DEFENCES):
+    for n, defence in enumerate(figures.CURVES):
         base = 0.2 + 0.06 * n
         rows.append(row("gray", "clean", 0.0, defence, 0.75))
         rows += [row("gray", "difgsm", eps, defence, base - eps / 60) for eps in (6.0, 2.0)]
@@ -130,14 +130,14 @@ def test_a_class_without_images_has_no_shares():
 
 
 def test_curves_hold_the_rows_sorted_with_their_intervals(content):
-    gray, transfer, adaptive = figure_data.panels(content, "standard", "difgsm", figures.CURVE_DEFENCES)
+    gray, transfer, adaptive = figure_data.panels(content, "standard", "difgsm", figures.CURVES)
     first = gray.curves[0]
     assert (gray.knows, gray.attack, first.defence, gray.n) == ("gray", "difgsm", "none", 140)
     assert first.eps == [0.0, 2.0, 6.0]
     assert first.value == pytest.approx([0.75, 0.2 - 2 / 60, 0.1])
     assert first.low == pytest.approx([value - 0.05 for value in first.value])
     assert first.high == pytest.approx([value + 0.05 for value in first.value])
-    assert [curve.defence for curve in gray.curves] == list(figures.CURVE_DEFENCES)
+    assert [curve.defence for curve in gray.curves] == list(figures.CURVES)
     assert transfer.made_on == "squeezenet" and transfer.curves[0].value == pytest.approx([0.2])
     assert adaptive.attack == "pgd50"
     assert adaptive.curves[0].eps == [1.0, 2.0], "clean accuracy of other images does not belong here"
@@ -286,7 +286,7 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [("none,mda", "unknown 'mda'"), (",", "unknown ''"), (",".join((*figures.CURVE_DEFENCES, "rof")), "at most 9")],
+    [("none,mda", "unknown 'mda'"), (",", "unknown ''"), (",".join((*figures.CURVES, "rof")), "at most 9")],
 )
 def test_defences_of_the_curves_are_checked(names, message, capsys, tmp_path):
     with pytest.raises(SystemExit):

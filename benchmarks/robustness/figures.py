@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.robustness import figure_data
 from benchmarks.robustness.errors import RobustnessError
-from benchmarks.robustness.options import DATA, _names
+from benchmarks.robustness.options import DATA, names
 from edge_mdda import NOTICE
 from edge_mdda.files import replace_file
 
@@ -40,8 +40,8 @@ PALETTE_SIZES = (256, 128, 64, 48, 32, 24, 16)
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#999999", "#882255", "#0072B2")
 MARKERS = "xsvD^*P<o"
 CONFUSION_ATTACK, CONFUSION_EPS = "difgsm", (2.0, 6.0)
+CURVES = ("none", "bdr", "sr", "nrp", "jpeg", "median", "nlm", "mdda_strong", "mdda_balanced")
 CONFUSION_DEFENCES = ("bdr", "sr", "nrp", "mdda_balanced")
-CURVE_DEFENCES = ("none", "bdr", "sr", "nrp", "jpeg", "median", "tvm", "mdda_strong", "mdda_balanced")
 TITLES = {
     "gray": "gray box: knows the network",
     "transfer": "transfer: trains another network",
@@ -241,7 +241,7 @@ def render(fig: Figure) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def draw_all(content: Mapping[str, Any], defences: Sequence[str] = CURVE_DEFENCES) -> dict[str, Figure]:
+def draw_all(content: Mapping[str, Any], defences: Sequence[str] = CURVES) -> dict[str, Figure]:
     """Every figure that the content has data for, by file name."""
     figures: dict[str, Figure] = {}
     labels = {name: figure_data.label_of(content, name) for name in defences}
@@ -339,10 +339,10 @@ def _execute(args: argparse.Namespace) -> int:
 def _defences(text: str) -> tuple[str, ...]:
     from benchmarks.robustness.defences import DEFENCES
 
-    names = _names(tuple(DEFENCES))(text)
-    if len(names) > len(COLOURS):
-        raise argparse.ArgumentTypeError(f"at most {len(COLOURS)} curves can be told apart, got {len(names)}")
-    return names
+    chosen = names(tuple(DEFENCES))(text)
+    if len(chosen) > len(COLOURS):
+        raise argparse.ArgumentTypeError(f"at most {len(COLOURS)} curves can be told apart, got {len(chosen)}")
+    return chosen
 
 
 def add_command(subparsers: Any) -> None:
@@ -356,7 +356,7 @@ def add_command(subparsers: Any) -> None:
     )
     parser.add_argument("json", nargs="*", type=Path, metavar="FILE.json", help="of one or several runs")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the PNG files go")
-    parser.add_argument("--defences", type=_defences, default=CURVE_DEFENCES, metavar="NAMES", help="of the curves")
+    parser.add_argument("--defences", type=_defences, default=CURVES, metavar="NAMES", help="of the curves")
     parser.add_argument("--photographs", action="store_true", help="also a strip of photographs, from the run's cache")
     parser.add_argument("--demo", action="store_true", help="also a strip of the drawn demo picture (needs torch)")
     parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="the data set (%(default)s)")

@@ -26,7 +26,7 @@ EXAMPLES = """examples:
 The results say how a referral aid stands up to tampering; it is never a diagnosis."""
 
 
-def _names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+def names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
         unknown = [name for name in names if name not in known]
@@ -95,9 +95,9 @@ def add_run(subparsers: Any, execute: Callable[[argparse.Namespace], int]) -> No
     parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="the data set (%(default)s)")
     parser.add_argument("--model", choices=MODELS, default="all", help="network (%(default)s)")
     parser.add_argument(
-        "--attacks", type=_names(plan.ATTACK_NAMES), metavar="NAMES", help=f"of {', '.join(plan.ATTACK_NAMES)}"
+        "--attacks", type=names(plan.ATTACK_NAMES), metavar="NAMES", help=f"of {', '.join(plan.ATTACK_NAMES)}"
     )
-    parser.add_argument("--knows", type=_names(plan.KNOWS), metavar="NAMES", help=f"of {', '.join(plan.KNOWS)}")
+    parser.add_argument("--knows", type=names(plan.KNOWS), metavar="NAMES", help=f"of {', '.join(plan.KNOWS)}")
     parser.add_argument("--eps", type=_eps, metavar="N,N", help="grey levels of 255 (by the plan)")
     parser.add_argument("--defences", type=str, metavar="NAMES", help="only these (all)")
     parser.add_argument(
@@ -122,7 +122,7 @@ def parse(args: argparse.Namespace) -> dict[str, Any]:
     """
     from benchmarks.robustness.defences import DEFENCES
 
-    defences = _names(tuple(DEFENCES))(args.defences) if args.defences is not None else None
+    defences = names(tuple(DEFENCES))(args.defences) if args.defences is not None else None
     return {
         "data": args.data,
         "quick": args.quick,

@@ -76,7 +76,7 @@ def mean_interval(hits: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     return min(mean, max(0.0, centre - half)), max(mean, min(1.0, centre + half))
 
 
-def scores(targets: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...], seed: int = 0) -> dict[str, Any]:
+def scores(targets: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...]) -> dict[str, Any]:
     """Figures of one set of images.
 
     Parameters
@@ -84,8 +84,6 @@ def scores(targets: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ..
     targets : (n,) int64
     probabilities : (n, n_labels) float
     labels : tuple of str
-    seed : int
-        Without effect, since nothing is drawn.
 
     Returns
     -------

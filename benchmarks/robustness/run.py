@@ -227,7 +227,7 @@ class Run:
                 "knows": job.knows,
                 "made_on": made_on,
                 "defence": defence,
-                **scores(photos.data.targets, probabilities, labels, self.options.seed),
+                **scores(photos.data.targets, probabilities, labels),
                 "ms": self.ms[defence],
                 "set": identity,
                 "judged": key,
