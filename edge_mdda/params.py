@@ -24,6 +24,9 @@ MIN_LAM = 0.01  # grey levels; far below what rounding to 8 bit shows, and step 
 class MddaParams:
     """Parameters of multiscale diffusive and denoising aggregation (MDDA).
 
+    The defaults have the four scales of the paper. What runs where nobody chooses is ``PRESETS["balanced"]``, which may
+    have fewer.
+
     Parameters
     ----------
     scales : tuple of float

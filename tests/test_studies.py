@@ -21,13 +21,19 @@ def row(clean: float, attacked: float, ms: float, melanoma: float = 0.7) -> dict
 
 def test_presets_are_the_best_under_attack_that_clean_accuracy_allows():
     rows = [row(0.83, 0.3, 3), row(0.80, 0.5, 5), row(0.79, 0.6, 7), row(0.79, 0.595, 6), row(0.76, 0.7, 9)]
+    for n, one in enumerate(rows):
+        one["strength"] = n + 1.0
     assert tune.choose(rows, row(0.80, 0, 0)) == {
         "mild": 0,
         "balanced": 3,
         "strong": 4,
     }  # 0.595 is as good as 0.6, and faster
     # Nothing gains a point: the mild one is the best on clean images.
-    assert tune.choose(rows, row(0.83, 0, 0)) == {"mild": 0, "balanced": 0, "strong": 3}
+    rows[1]["clean_all"] = 0.82
+    assert tune.choose(rows, row(0.83, 0, 0)) == {"mild": 0, "balanced": 1, "strong": 3}
+    rows[1]["clean_all"] = 0.80
+    with pytest.raises(RobustnessError, match="'balanced'"):  # the mild one alone loses so little, and no name lies
+        tune.choose(rows, row(0.83, 0, 0))
     with pytest.raises(RobustnessError, match="'balanced'"):
         tune.choose(rows, row(0.95, 0, 0))
     # Only the strong one may find fewer melanomas.
@@ -36,6 +42,9 @@ def test_presets_are_the_best_under_attack_that_clean_accuracy_allows():
     # None may blur away more than it purifies.
     rows[4]["left"] = 0.93
     assert tune.choose(rows, row(0.80, 0, 0))["strong"] == 3
+    rows[3]["strength"] = rows[2]["strength"]  # as strong as the balanced one is not stronger
+    with pytest.raises(RobustnessError, match="'strong': all are too weak"):
+        tune.choose(rows, row(0.80, 0, 0))
 
 
 def test_a_stronger_purifier_leaves_more_of_fine_noise_and_blur():

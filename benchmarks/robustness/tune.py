@@ -67,6 +67,7 @@ def grid() -> list[MddaParams]:
 def choose(rows: Sequence[dict[str, Any]], without: dict[str, Any]) -> dict[str, int]:
     """The row of each preset: best attacked among those whose clean loss is allowed, the fastest of equals.
 
+    Each is stronger (blocks times sigma) than the one before, or its name would be wrong.
     ``without`` has ``clean_all``, the balanced accuracy on all clean images, and the
     ``melanoma`` recall of no purifier.
 
@@ -77,7 +78,8 @@ def choose(rows: Sequence[dict[str, Any]], without: dict[str, Any]) -> dict[str,
     """
     chosen = {}
     for name, loss in LOSSES.items():
-        kept = [n for n, row in enumerate(rows) if row["left"] < MOST_LEFT]
+        weaker = max((rows[n]["strength"] for n in chosen.values()), default=0.0)
+        kept = [n for n, row in enumerate(rows) if row["left"] < MOST_LEFT and row["strength"] > weaker]
         if name in KEEP_MELANOMAS:
             kept = [n for n in kept if rows[n]["melanoma"] >= without["melanoma"]]
         allowed = [n for n in kept if rows[n]["clean_all"] >= without["clean_all"] - loss]
@@ -85,7 +87,9 @@ def choose(rows: Sequence[dict[str, Any]], without: dict[str, Any]) -> dict[str,
             most = max(rows[n]["clean_all"] for n in kept)
             allowed = [n for n in kept if rows[n]["clean_all"] == most]
         if not allowed:
-            raise RobustnessError(f"no parameters for '{name}': all lose more than {loss:.2f} on clean images")
+            raise RobustnessError(
+                f"no parameters for '{name}': all are too weak or lose more than {loss:.2f} on clean images"
+            )
         most = max(rows[n]["attacked"] for n in allowed)
         chosen[name] = min((n for n in allowed if rows[n]["attacked"] >= most - TIE), key=lambda n: rows[n]["ms"])
     return chosen
@@ -109,7 +113,7 @@ def error_left(params: MddaParams) -> float:
 
 
 def judge_clean(study: Study, rows: Sequence[dict[str, Any]]) -> None:
-    """Put ``clean_all`` and ``melanoma`` of all photographs of ``study``, and what is ``left`` of noise, into the rows.
+    """Put in ``clean_all`` and ``melanoma`` of all photographs, what is ``left`` of noise, and the ``strength``.
 
     ``clean`` stays what the search found on its fewer images: the front was drawn from it.
     """
@@ -119,6 +123,7 @@ def judge_clean(study: Study, rows: Sequence[dict[str, Any]]) -> None:
         answers = study.answers(study.photos.images, None if row["params"] is None else _params(row))
         row["clean_all"] = study.balanced_accuracy(answers)
         row["left"] = 1.0 if row["params"] is None else error_left(_params(row))
+        row["strength"] = 0.0 if row["params"] is None else _params(row).n_blocks * _params(row).block_sigma(0)
         row["melanoma"] = float((answers.argmax(1) == data.targets)[melanomas].mean())
 
 
@@ -211,7 +216,7 @@ def write(
 
     presets = {
         name: {
-            "params": {k: v for k, v in rows[n]["params"].items() if v != _default(k)},
+            "params": {k: v for k, v in _params(rows[n]).to_dict().items() if v != _default(k)},
             "figures": figures(rows[n]),
         }
         for name, n in chosen.items()
