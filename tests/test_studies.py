@@ -54,7 +54,7 @@ def test_a_stronger_purifier_leaves_more_of_fine_noise_and_blur():
 
 def test_the_grid_holds_strengths_that_the_solver_meets():
     grid = tune.grid()
-    assert len(grid) == len(set(map(repr, grid))) == 2 * 3 * len(tune.STRENGTHS) * len(tune.BLOCKS)
+    assert len(grid) == len(set(map(repr, grid))) == (3 * 6 + 3 + 5 + 5) * len(tune.BLOCKS)
     assert {params.scales[0] for params in grid} == {1.0, 2.0}
     assert all(sum(params.output_weights) == pytest.approx(1) for params in grid)
 
