@@ -40,7 +40,7 @@ OUTPUT_WEIGHTS = {
     },
     (1.0, 0.5, 0.25): {(0.83, 0.13, 0.04): 5.0, (0.72, 0.21, 0.07): 7.0, (0.56, 0.31, 0.13): 7.0},
 }
-"""The pyramids; how much of each scale comes out: fine, middle, coarse; and the strength, beyond which the kernels' rough
+"""Pyramids; how much of each scale comes out (fine, middle, coarse); and the strength beyond which the kernels' rough
 square root shows more than tests/test_mdda.py allows. Equal weights cost a network most of its accuracy. The scale 2
 holds three quarters of all pixels, and so of the time; the second pyramid is without it."""
 LOSSES = {"mild": -0.01, "balanced": 0.01, "strong": 0.05}
