@@ -85,7 +85,7 @@ FULL = (
     *_GOALS,
     Job("adaptive", ADAPTIVE, (2.0,), 2, _BOTH, _STANDARD),
     *_ITERATED,
-    Job("gray", "difgsm", (1.0, 4.0, 8.0), PER_CLASS, networks=_STANDARD),
+    Job("gray", "difgsm", (1.0, 4.0, 8.0), 5, networks=_STANDARD),
     *(Job("gray", name, (1.0, 2.0, 6.0, 8.0), 5, networks=_STANDARD) for name in ("fgsm", "pgd10")),
     *(Job("gray", name, (4.0,), 2, networks=_STANDARD) for name in ("deepfool", "autoattack")),
     Job("gray", UNIVERSAL, (8.0,), 5, networks=_STANDARD),
