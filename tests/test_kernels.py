@@ -15,6 +15,8 @@ from edge_mdda.solver import SHORT_RUN, schedule, shrink_magic
 
 SIZES = [(16, 16), (17, 16), (16, 17), (23, 70), (70, 23), (45, 45), (64, 33), (2, 3), (3, 2)]
 SCALES = (2.0, 1.0, 0.5, 0.25)
+SETTINGS = {**PRESETS, "four scales": MddaParams()}
+SOLVED = [(name, scale) for name, params in SETTINGS.items() for scale in params.scales]
 CROP = 112  # pixels a side: keeps the optimum's oracle fast
 FLOAT_NOISE = 5e-4  # grey levels; ten times the largest float32 rounding measured over all comparisons
 KS_5_PERCENT = 1.36e-3  # critical value of the Kolmogorov-Smirnov distance at n = 1e6
@@ -336,14 +338,13 @@ def test_fused_block_is_aggregate_then_noise_then_rof(kernels, size):
     np.testing.assert_allclose(out, expected, rtol=0, atol=FLOAT_NOISE)
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("preset", "scale"), SOLVED)
 def test_rough_square_root_costs_little(kernels, drawn_image, record_property, preset, scale):
     """The same scheme with exact square roots: 3.4 % of error in all sweeps but the last barely shows.
 
     Measured RMSE 0.013 to 0.017 lam (0.07 grey levels at lam 5), largest difference 0.09 lam; both allowed twice.
     """
-    params = PRESETS[preset]
+    params = SETTINGS[preset]
     lam = params.scale_lam(0)
     g = noisy_plane(drawn_image, scale, params.block_sigma(0))
     out = rof(kernels, g, lam, params.scale_iterations(0))
@@ -354,10 +355,10 @@ def test_rough_square_root_costs_little(kernels, drawn_image, record_property, p
 
 
 def assert_near_optimum(kernels, image, preset, scale, record_property):
-    params = PRESETS[preset]
-    lam = params.scale_lam(SCALES.index(scale))
+    params = SETTINGS[preset]
+    lam = params.scale_lam(params.scales.index(scale))
     g = noisy_plane(image, scale, params.block_sigma(0))
-    out = rof(kernels, g, lam, params.scale_iterations(SCALES.index(scale)))
+    out = rof(kernels, g, lam, params.scale_iterations(params.scales.index(scale)))
     best = naive.rof_optimum(g, lam)
     error = rmse(out, best)
     optimum = naive.rof_energy(best, g, lam)
@@ -369,14 +370,12 @@ def assert_near_optimum(kernels, image, preset, scale, record_property):
     assert -1e-4 < gap < 0.09
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("preset", "scale"), SOLVED)
 def test_presets_come_within_half_a_grey_level_of_the_optimum(kernels, drawn_image, record_property, preset, scale):
     assert_near_optimum(kernels, drawn_image, preset, scale, record_property)
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("preset", "scale"), SOLVED)
 def test_presets_come_as_near_on_photographs(kernels, photographs, record_property, preset, scale):
     for image in photographs:
         assert_near_optimum(kernels, image, preset, scale, record_property)
