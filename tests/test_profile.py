@@ -276,7 +276,8 @@ def test_the_clock_sorts_calls_in_any_order_and_knows_when_it_cannot():
 
 
 def test_detail_covers_the_whole_purifier(kernels, drawn_image):
-    detail = purifier_detail(drawn_image[:64, :64].copy(), "strong", PRESETS["strong"], kernels, 3)
+    params = MddaParams(n_blocks=3)  # and four scales
+    detail = purifier_detail(drawn_image[:64, :64].copy(), "strong", params, kernels, 3)
     assert np.shape(detail["blocks_ms"]) == (3, 4)
     assert {"unpack", "pack", "smooth"} <= set(detail["kernels_ms"])
     assert detail["between_ms"] >= 0
