@@ -32,7 +32,7 @@ BLOCKS = (1, 2, 3)
 STRENGTHS = {3.0: 3, 4.0: 4, 5.0: 4, 6.0: 5, 7.0: 5, 8.0: 6}
 """sigma = lam in grey levels, and the solver iterations that leave an RMSE below half a grey level
 (tests/test_kernels.py)."""
-OUTPUT_WEIGHTS = {
+OUTPUT_WEIGHTS: dict[tuple[float, ...], dict[tuple[float, ...], float]] = {
     (2.0, 1.0, 0.5, 0.25): {
         (0.40, 0.50, 0.08, 0.02): 8.0,
         (0.30, 0.50, 0.15, 0.05): 8.0,
