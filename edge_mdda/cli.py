@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 MAX_THREADS = 256
 MODEL_HELP = (
-    "standard (default), hardened (holds better against who knows the purifier, errs more often on clean pictures),"
+    "standard (default), hardened (trained against who knows the purifier, errs more often on clean pictures),"
     " or your own .onnx or .tflite with its manifest"
 )
 THREADS_SETTING, PRESET_SETTING = "EDGE_MDDA_THREADS", "EDGE_MDDA_PRESET"  # what a board's configuration sets
