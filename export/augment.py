@@ -6,10 +6,12 @@ resumed in the middle and see the same pictures again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+
+from edge_mdda.params import PRESETS
 
 MAX_SHIFT = 0.08  # of the side
 SCALE_RANGE = (0.80, 1.30)
@@ -95,7 +97,7 @@ def colour_view(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass
 class RandomPurifier:
-    """MDDA of random strength on a share of the views, so that the network knows what MDDA leaves.
+    """A preset's MDDA at a random strength on a share of the views, so that the network knows what MDDA leaves.
 
     Parameters
     ----------
@@ -111,10 +113,11 @@ class RandomPurifier:
     def __call__(self, view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() >= self.share:
             return view
-        from edge_mdda.mdda import MddaParams, Purifier
+        from edge_mdda.mdda import Purifier
 
         strength = float(rng.uniform(MIN_STRENGTH, self.max_sigma))
-        params = MddaParams(
+        params = replace(
+            PRESETS[str(rng.choice(sorted(PRESETS)))],
             n_blocks=int(rng.integers(1, 4)),
             sigma=strength,
             lam=strength * float(rng.uniform(0.8, 1.2)),
