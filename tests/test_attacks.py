@@ -17,7 +17,7 @@ from torch import nn  # noqa: E402
 from benchmarks.robustness import adaptive, black_box, sticker, universal  # noqa: E402
 from benchmarks.robustness.attacks import ATTACKS, attack_images, to_tensor, whole_pixels  # noqa: E402
 from benchmarks.robustness.cache import key_of  # noqa: E402
-from benchmarks.robustness.defences import Defence  # noqa: E402
+from benchmarks.robustness.defences import DEFENCES, Defence  # noqa: E402
 from benchmarks.robustness.images import Photographs  # noqa: E402
 from benchmarks.robustness.pipeline import Pipeline  # noqa: E402
 from export.dataset import LabelledImages  # noqa: E402
@@ -133,6 +133,58 @@ def test_adaptive_attack_goes_through_a_random_defence(tiny, photos):
     )
     assert seen[0] == N * 20
     assert all(later <= earlier for earlier, later in pairwise(seen))
+
+
+def test_what_passes_backwards_through_a_blur():
+    gradient = torch.zeros(2, 3, 33, 33)
+    gradient[1, 2, 16, 16] = 1.0
+    assert adaptive.blurred(gradient, 0.0) is gradient
+    smooth = adaptive.blurred(gradient, 2.0)
+    assert not smooth[0].any() and not smooth[1, :2].any()
+    plane = smooth[1, 2].double().numpy()
+    assert plane.sum() == pytest.approx(1.0, abs=1e-5)
+    assert np.allclose(plane, plane.T) and np.allclose(plane, plane[::-1])
+    rows = np.arange(33) - 16
+    assert np.sqrt((plane.sum(1) * rows**2).sum()) == pytest.approx(2.0, rel=0.05)
+
+
+def test_the_smooth_stand_in_goes_deeper_through_a_blur_than_the_identity(photos):
+    """A network that asks for the finest grain, behind a blur that swallows it, and for a slope, which passes."""
+    side = photos.images.shape[1]
+    grain = torch.from_numpy(np.indices((side, side)).sum(0) % 2 * 2.0 - 1)
+    slope = torch.linspace(-1, 1, side).expand(side, side)
+
+    class GrainAndSlope(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter((5 * grain + slope).float())
+
+        def forward(self, pixels):
+            score = (pixels.mean(1) * self.weight).mean((1, 2))
+            return torch.stack([score, -score], 1)
+
+    network, targets = GrainAndSlope(), np.zeros(4, np.int64)
+    apply = DEFENCES["gaussian"].open()
+
+    def views(pictures, seeds):
+        return np.stack([apply(picture, seed) for picture, seed in zip(pictures, seeds, strict=True)])
+
+    def moved(smooth):
+        parameters = adaptive.parameters(EPS, random=False, steps=8, smooth=smooth) | {"leave_margin": np.inf}
+        attacked = adaptive.attack_through(network, views, photos.images[:4], targets, parameters, 0, batch=8)
+        assert np.abs(attacked.astype(int) - photos.images[:4]).max() <= EPS
+        before, after = (network(to_tensor(views(images, range(4))))[:, 0] for images in (photos.images[:4], attacked))
+        return float((before - after).detach().mean())
+
+    assert moved(2.0) > 2 * max(moved(0.0), 0)
+    assert moved(2.0) > 0
+
+
+def test_both_stand_ins_have_a_name():
+    assert list(adaptive.STAND_INS.values()) == [0.0, adaptive.SMOOTH_SIGMA]
+    assert {"identity (BPDA)", "Gaussian blur (BPDA)"} == {
+        adaptive.parameters(2.0, True, smooth=sigma)["backward"] for sigma in adaptive.STAND_INS.values()
+    }
 
 
 def test_image_leaves_only_when_every_draw_is_wrong_by_the_margin(photos):

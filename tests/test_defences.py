@@ -19,6 +19,7 @@ pytest.importorskip("skimage")
 pytest.importorskip("pywt")
 
 from benchmarks.robustness import choose_defences, defences, learned, train_defences, trainers  # noqa: E402
+from benchmarks.robustness.__main__ import main  # noqa: E402
 from benchmarks.robustness.defences import DEFENCES  # noqa: E402
 from benchmarks.robustness.errors import RobustnessError  # noqa: E402
 
@@ -94,7 +95,7 @@ def test_rof_is_the_optimum_of_its_model_and_nothing_else(drawn_image):
 
 def test_tv_minimisation_fills_in_what_was_dropped():
     flat = np.full((224, 224, 3), 90, np.uint8)
-    assert rms(defences.tvm()(flat, 1), flat) < 0.5
+    assert rms(DEFENCES["tvm"].open()(flat, 1), flat) < 0.5
     spot = flat.copy()
     spot[100, 100] = 255
     kept = [defences.tvm(kept=0.5, lam=0.5)(spot, seed)[100, 100] > 150 for seed in range(8)]
@@ -102,20 +103,38 @@ def test_tv_minimisation_fills_in_what_was_dropped():
 
 
 def test_candidates_hold_the_defaults_so_the_search_was_over_them():
-    chosen = {
-        "bdr": {"bits": defences.BDR_BITS},
-        "sr": {"sigma": defences.SR_SIGMA},
-        "nrp": {"passes": defences.NRP_PASSES},
-        "jpeg": {"quality": defences.JPEG_QUALITY},
-        "median": {"side": defences.MEDIAN_SIDE},
-        "gaussian": {"sigma": defences.GAUSSIAN_SIGMA},
-        "nlm": {"strength": defences.NLM_STRENGTH},
-        "tvm": {"kept": defences.TVM_KEPT, "lam": defences.TVM_LAM},
-        "rof": {"lam": defences.ROF_LAM},
-    }
-    for name, options in chosen.items():
+    for name, options in defences.STRENGTHS.items():
         assert options in choose_defences.CANDIDATES[name][1], name
     assert set(choose_defences.CANDIDATES) == set(DEFENCES)
+
+
+def test_the_best_strengths_are_written_and_taken(tmp_path, monkeypatch):
+    path = tmp_path / "strengths.json"
+    monkeypatch.setattr(defences, "STRENGTHS_FILE", path)
+    chosen = {name: {"parameters": strength, "mean": 0.5} for name, strength in defences.STRENGTHS.items()}
+    chosen |= {"bdr": {"parameters": {"bits": 3}, "mean": 0.6}, "mdda_mild": {"parameters": {"preset": "mild"}}}
+    about = {"command": "python -m this", "network": "standard", "model_sha256": "0", "split": "val", "n": 121}
+    choose_defences.write(chosen, about)
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert written["chosen_by"] == about
+    assert written["strengths"] == defences.STRENGTHS | {"bdr": {"bits": 3}}
+
+
+def test_the_shipped_strengths_are_the_best_of_the_search_beside_them():
+    report = Path(defences.__file__).parent / "report" / "choose-defences.json"
+    search = json.loads(report.read_text(encoding="utf-8"))
+    shipped = json.loads(defences.STRENGTHS_FILE.read_text(encoding="utf-8"))
+    best = choose_defences.best(search["rows"])
+    assert shipped["strengths"] == {name: best[name]["parameters"] for name in shipped["strengths"]}
+    assert shipped["chosen_by"]["model_sha256"] == search["model_sha256"]
+    assert search["split"] == "val"
+
+
+def test_part_of_a_search_writes_nothing(capsys):
+    before = defences.STRENGTHS_FILE.read_bytes()
+    assert main(["choose-defences", "bdr", "--write"]) == 1
+    assert capsys.readouterr().err.strip() == "robustness: --write is for a search over all defences; name none"
+    assert defences.STRENGTHS_FILE.read_bytes() == before
 
 
 def test_the_best_mean_is_chosen():

@@ -1,7 +1,10 @@
 """The attacker who knows network and defence: PGD with BPDA and EOT.
 
-The defence is run forwards as it is and passed over with the identity backwards (BPDA); the gradient is the mean over
+The defence is run forwards as it is and passed over with a stand-in backwards (BPDA); the gradient is the mean over
 many draws of its noise (EOT). What leaves early is an image that every draw gets wrong by a margin.
+
+Two stand-ins: the identity, and a Gaussian blur. Every defence here smooths, and what it takes away again is a waste
+of the attacker's grey levels; behind the blur he moves in the low frequencies that it lets pass.
 
 References
 ----------
@@ -14,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -21,19 +25,37 @@ from torch.nn import functional
 
 from benchmarks.robustness.attacks import GREY_MAX, STEP_SHARE, to_tensor, whole_pixels
 from benchmarks.robustness.attacks import margins as margins_of
+from benchmarks.robustness.plan import ADAPTIVE, ADAPTIVE_SMOOTH
 
 STEPS = 50
 DRAWS = 20
 LEAVE_MARGIN = 0.5
 """Difference of logits by which even the best draw must be wrong before an image leaves."""
 SEED_RANGE = 2**53  # of a defence's seeds
+SMOOTH_SIGMA = 2.0
+"""Pixels, of the blur that stands in for a defence. On 14 images of ``val`` at 2/255 (25 steps, 4 draws) the
+accuracy behind ``balanced`` was 0.57 with the identity and 0.31, 0.29, 0.26 at 1, 2 and 3 pixels; behind a median 11
+0.71 and 0.64, 0.21, 0.21; behind a blur of 2.5 pixels 0.64 and 0.36, 0.21, 0.21."""
+STAND_INS = {ADAPTIVE: 0.0, ADAPTIVE_SMOOTH: SMOOTH_SIGMA}
+"""Sigma of the blur of each attack; 0 is the identity."""
 
 Views = Callable[[Sequence[np.ndarray], Sequence[int]], np.ndarray]
 """Images and seeds to defended images; :meth:`benchmarks.robustness.pipeline.Pipeline.views`."""
 
 
-def parameters(eps: float, random: bool, steps: int = STEPS, draws: int = DRAWS) -> dict[str, Any]:
-    """All parameters of the attack; a defence without randomness needs one draw."""
+def parameters(eps: float, random: bool, steps: int = STEPS, draws: int = DRAWS, smooth: float = 0.0) -> dict[str, Any]:
+    """All parameters of the attack; a defence without randomness needs one draw.
+
+    Parameters
+    ----------
+    eps : float
+        Grey levels.
+    random : bool
+        Whether the defence draws noise.
+    steps, draws : int
+    smooth : float
+        Sigma in pixels of the blur that stands in for the defence; 0 is the identity.
+    """
     return {
         "eps": eps,
         "steps": steps,
@@ -42,7 +64,8 @@ def parameters(eps: float, random: bool, steps: int = STEPS, draws: int = DRAWS)
         "schedule": "halved after 1/2 and 3/4 of the steps",
         "random_start": True,
         "restarts": 1,
-        "backward": "identity (BPDA)",
+        "backward": "Gaussian blur (BPDA)" if smooth else "identity (BPDA)",
+        "backward_sigma": smooth,
         "loss": "cross entropy, mean over draws",
         "leave_margin": LEAVE_MARGIN,
     }
@@ -81,6 +104,16 @@ def mean_gradient(
         margins.append(margins_of(logits.detach(), repeated[part]))
     gradient = torch.cat(gradients)
     return gradient.view(n, draws, *gradient.shape[1:]).mean(1), torch.cat(margins).view(n, draws).cpu().numpy()
+
+
+def blurred(gradient: torch.Tensor, sigma: float) -> torch.Tensor:
+    """What passes backwards through a Gaussian blur of ``sigma`` pixels; ``(n, 3, h, w)``."""
+    if not sigma:
+        return gradient
+    planes = gradient.flatten(0, 1).cpu().numpy()
+    # The kernel is symmetric: the blur is its own transpose but for the rim.
+    smooth = np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in planes])
+    return torch.from_numpy(smooth).view(gradient.shape).to(gradient.device)
 
 
 def attack_through(
@@ -129,6 +162,7 @@ def attack_through(
         gradient, margins = mean_gradient(
             network, defended.reshape(len(active), draws, *images.shape[1:]), targets[active], batch
         )
+        gradient = blurred(gradient, parameters["backward_sigma"])
         score = np.stack([(margins < 0).mean(1), -margins.mean(1)], axis=1)
         better = np.array([tuple(new) > tuple(old) for new, old in zip(score, best_score[active], strict=True)])
         best[active[better]], best_score[active[better]] = current[better], score[better]

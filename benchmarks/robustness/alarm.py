@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.robustness import plan
 from benchmarks.robustness.study import Study, add_options
 from edge_mdda.params import MAX_DRAWS, PRESETS
 from export.evaluate import write_json
@@ -116,20 +117,24 @@ def execute(args: argparse.Namespace) -> int:
     for attack, eps in GRAY:
         show(alarm.rows(attack, eps, "gray", study.attacked(attack, eps)))
     few = Study(study.target, study.photos.first(ADAPTIVE_PER_CLASS), study.maker, study.threads, study.seed)
-    show(Alarm(few, args.preset, draws).rows("pgd50", ADAPTIVE_EPS, "adaptive", _adaptive(few, args.preset)))
+    for attack in (plan.ADAPTIVE, plan.ADAPTIVE_SMOOTH):
+        made = _adaptive(attack, few, args.preset)
+        show(Alarm(few, args.preset, draws).rows(attack, ADAPTIVE_EPS, "adaptive", made))
     if args.json:
         content = {**study.about(args.command), "preset": args.preset, "retake_at": alarm.retake_at, "rows": rows}
         write_json(args.json, content)
     return 0
 
 
-def _adaptive(study: Study, preset: str) -> np.ndarray:
+def _adaptive(attack: str, study: Study, preset: str) -> np.ndarray:
     from benchmarks.robustness.defences import DEFENCES
     from benchmarks.robustness.pipeline import Pipeline
 
     target = study.target
     with Pipeline(DEFENCES[f"mdda_{preset}"], target.classifier, study.threads) as pipeline:
-        made = study.maker.through_defence(target.twin, target.digest, pipeline, study.photos, ADAPTIVE_EPS, True)
+        made = study.maker.through_defence(
+            attack, target.twin, target.digest, pipeline, study.photos, ADAPTIVE_EPS, True
+        )
     return made.images
 
 

@@ -1,8 +1,7 @@
 """Defences side by side: each maps an image and a seed to an image of the same size, before the network sees it.
 
 The competitors' strengths were not left at a weak default: every candidate in
-:mod:`benchmarks.robustness.choose_defences` was judged on ``val`` and the best one is the default here. That module's
-docstring holds the table.
+:mod:`benchmarks.robustness.choose_defences` was judged on ``val`` and wrote the best ones to ``strengths.json``.
 
 None of these defences withstands an attacker who knows it and optimises through it: what is not differentiable is
 passed over with the identity, and what is random is averaged over (Athalye, Carlini, Wagner, ICML 2018). None of
@@ -12,9 +11,12 @@ of the function that makes it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,22 +25,12 @@ from export.dataset import SIDE
 
 GREY_MAX = 255  # grey levels
 
-BDR_BITS = 4
-JPEG_QUALITY = 30  # of 100
-MEDIAN_SIDE = 11  # pixels
-GAUSSIAN_SIGMA = 2.5  # pixels
-NLM_STRENGTH = 12.0  # grey levels
-NLM_SEARCH, NLM_PATCH = (
-    11,
-    3,
-)  # pixels a side, as in feature squeezing's 11-3-4, whose strength 4 was the weakest on val
+STRENGTHS_FILE = Path(__file__).with_name("strengths.json")
+STRENGTHS: dict[str, dict[str, Any]] = json.loads(STRENGTHS_FILE.read_text(encoding="utf-8"))["strengths"]
+"""Keyword arguments of each competitor's function."""
+NLM_SEARCH, NLM_PATCH = 11, 3  # pixels a side, as in feature squeezing's 11-3-4
 TVM_FILL_SIGMA = 1.0  # pixels, of the first guess at what was dropped
-TVM_KEPT = 0.5  # share of the values that survive the dropout
-TVM_LAM = 8.0  # grey levels
 TVM_ROUNDS, TVM_ITERATIONS = 4, 10
-SR_SIGMA = 8.0  # grey levels, of the wavelet denoising
-NRP_PASSES = 5
-ROF_LAM = 10.0  # grey levels
 ROF_ITERATIONS = 20
 
 Apply = Callable[[np.ndarray, int], np.ndarray]
@@ -77,7 +69,7 @@ def none() -> Apply:
     return lambda image, seed: image
 
 
-def bdr(bits: int = BDR_BITS) -> Apply:
+def bdr(bits: int) -> Apply:
     """Bit-depth reduction: round every value to ``2**bits`` levels.
 
     Does not withstand: any attack that moves a value across a rounding border, which is most of them from about half
@@ -88,8 +80,8 @@ def bdr(bits: int = BDR_BITS) -> Apply:
     return lambda image, seed: levels[image]
 
 
-def jpeg(quality: int = JPEG_QUALITY) -> Apply:
-    """JPEG there and back.
+def jpeg(quality: int) -> Apply:
+    """JPEG there and back; ``quality`` of 100.
 
     Does not withstand: perturbations of low frequency, which survive the quantisation (universal ones, stickers, large
     eps), and an attack through a differentiable JPEG.
@@ -105,7 +97,7 @@ def jpeg(quality: int = JPEG_QUALITY) -> Apply:
     return apply
 
 
-def median(side: int = MEDIAN_SIDE) -> Apply:
+def median(side: int) -> Apply:
     """Median of ``side`` x ``side`` pixels in each channel.
 
     Does not withstand: perturbations that are smooth over its window; it removes single pixels and leaves the rest.
@@ -115,8 +107,8 @@ def median(side: int = MEDIAN_SIDE) -> Apply:
     return lambda image, seed: np.asarray(cv2.medianBlur(image, side))
 
 
-def gaussian(sigma: float = GAUSSIAN_SIGMA) -> Apply:
-    """Gaussian blur.
+def gaussian(sigma: float) -> Apply:
+    """Gaussian blur; ``sigma`` in pixels.
 
     Does not withstand: any attack that takes the blur into its gradient (it is linear and has no randomness), nor
     perturbations of low frequency even if the attacker does not know of it.
@@ -126,8 +118,8 @@ def gaussian(sigma: float = GAUSSIAN_SIGMA) -> Apply:
     return lambda image, seed: cv2.GaussianBlur(image, (0, 0), sigma)
 
 
-def nlm(strength: float = NLM_STRENGTH, search: int = NLM_SEARCH, patch: int = NLM_PATCH) -> Apply:
-    """Non-local means on lightness and colour, OpenCV's ``fastNlMeansDenoisingColored``.
+def nlm(strength: float, search: int = NLM_SEARCH, patch: int = NLM_PATCH) -> Apply:
+    """Non-local means on lightness and colour, OpenCV's ``fastNlMeansDenoisingColored``; ``strength`` in grey levels.
 
     Does not withstand: perturbations that repeat or follow the image's own structure, and any perturbation stronger
     than ``strength``, which it takes for texture and keeps.
@@ -141,10 +133,11 @@ def nlm(strength: float = NLM_STRENGTH, search: int = NLM_SEARCH, patch: int = N
     return apply
 
 
-def tvm(kept: float = TVM_KEPT, lam: float = TVM_LAM) -> Apply:
+def tvm(kept: float, lam: float) -> Apply:
     """Total-variation minimisation: drop values at random and fill them in with the least total variation.
 
-    Minimises ``|mask (u - image)|^2 / (2 lam) + TV(u)``. Each of ``TVM_ROUNDS`` rounds fills the dropped values with
+    Minimises ``|mask (u - image)|^2 / (2 lam) + TV(u)``; ``kept`` is the share of the values that survive the dropout,
+    ``lam`` in grey levels. Each of ``TVM_ROUNDS`` rounds fills the dropped values with
     the last solution and denoises with scikit-image's ``denoise_tv_chambolle``: a majorisation of the same objective
     (the first from a masked blur). Guo et al. solve it with a split Bregman method and a norm that is not squared.
 
@@ -169,7 +162,7 @@ def tvm(kept: float = TVM_KEPT, lam: float = TVM_LAM) -> Apply:
     return apply
 
 
-def sr(sigma: float | None = SR_SIGMA) -> Apply:
+def sr(sigma: float | None) -> Apply:
     """Super-resolution: wavelet denoising, then a learned network to twice the size.
 
     scikit-image's ``denoise_wavelet`` (BayesShrink, soft threshold, in YCbCr; ``sigma`` in grey levels, None
@@ -202,7 +195,7 @@ def sr(sigma: float | None = SR_SIGMA) -> Apply:
     return apply
 
 
-def nrp(passes: int = NRP_PASSES) -> Apply:
+def nrp(passes: int) -> Apply:
     """Neural representation purifier: a network that learned to bring the features of perturbed images back.
 
     The paper's passes once; our small network was better applied several times in a row, so it is.
@@ -222,8 +215,10 @@ def nrp(passes: int = NRP_PASSES) -> Apply:
     return apply
 
 
-def rof(lam: float = ROF_LAM) -> Apply:
+def rof(lam: float) -> Apply:
     """One Rudin-Osher-Fatemi solve at one scale, by this project's own kernels: MDDA without all that makes it MDDA.
+
+    ``lam`` in grey levels.
 
     Does not withstand: perturbations stronger than about ``lam`` grey levels or wider than a few pixels; it has no
     randomness, so one gradient through it is enough.
@@ -261,19 +256,26 @@ _MDDA = (
     " Medicine 164, 2023"
 )
 
+
+def _competitor(name: str, label: str, source: str, make: Callable[..., Apply]) -> Defence:
+    """A defence at its strength in :data:`STRENGTHS`, which its label may name."""
+    strength = STRENGTHS[name]
+    return Defence(name, label.format(**strength), source, partial(make, **strength))
+
+
 DEFENCES: dict[str, Defence] = {
     defence.name: defence
     for defence in (
         Defence("none", "none", "-", none),
-        Defence("bdr", f"bit depth {BDR_BITS} (BDR)", f"{_XU}; {_GUO}", bdr),
-        Defence("sr", "super-resolution, SR (ours)", _MUSTAFA, sr),
-        Defence("nrp", f"NRP x {NRP_PASSES} (ours)", _NASEER, nrp),
-        Defence("jpeg", f"JPEG {JPEG_QUALITY}", _GUO, jpeg),
-        Defence("median", f"median {MEDIAN_SIDE}", _XU, median),
-        Defence("gaussian", f"Gaussian {GAUSSIAN_SIGMA:g}", "spatial smoothing, as in " + _XU, gaussian),
-        Defence("nlm", f"non-local means {NLM_SEARCH}-{NLM_PATCH}-{NLM_STRENGTH:g}", _XU, nlm),
-        Defence("tvm", "TV minimisation (TVM)", _GUO, tvm),
-        Defence("rof", "single-scale ROF", _ROF, rof),
+        _competitor("bdr", "bit depth {bits} (BDR)", f"{_XU}; {_GUO}", bdr),
+        _competitor("sr", "super-resolution, SR (ours)", _MUSTAFA, sr),
+        _competitor("nrp", "NRP x {passes} (ours)", _NASEER, nrp),
+        _competitor("jpeg", "JPEG {quality}", _GUO, jpeg),
+        _competitor("median", "median {side}", _XU, median),
+        _competitor("gaussian", "Gaussian {sigma:g}", "spatial smoothing, as in " + _XU, gaussian),
+        _competitor("nlm", f"non-local means {NLM_SEARCH}-{NLM_PATCH}-{{strength:g}}", _XU, nlm),
+        _competitor("tvm", "TV minimisation (TVM)", _GUO, tvm),
+        _competitor("rof", "single-scale ROF", _ROF, rof),
         *(Defence(f"mdda_{name}", f"MDDA {name}", _MDDA, partial(mdda, name)) for name in PRESETS),
     )
 }

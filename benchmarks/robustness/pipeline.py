@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.robustness.cache import hash_code, hash_text, versions_of
-from benchmarks.robustness.defences import Apply, Defence
+from benchmarks.robustness.defences import STRENGTHS, Apply, Defence
 from edge_mdda.classifier import Classifier
 from edge_mdda.params import PRESETS
 from export.evaluate import purifier_seed
@@ -126,5 +126,6 @@ def describe(defence: Defence) -> dict[str, Any]:
         "code": hash_code(tuple(code)),
         "versions": versions_of(*PACKAGES),
         "weights": hash_text(*(path.read_bytes().hex() for path in weights)),
+        "strength": STRENGTHS.get(defence.name),
         "preset": preset.to_dict() if preset and defence.name.startswith("mdda_") else None,
     }

@@ -45,7 +45,7 @@ CLEAN = "clean"
 STICKER = "sticker"
 UNIVERSAL = "universal"
 SQUARE = "square"
-ADAPTIVE = "pgd50"
+ADAPTIVE, ADAPTIVE_SMOOTH = "pgd50", "pgd50smooth"  # the identity, and a blur, stand in for the defence
 
 _STANDARD, _HARDENED = ("standard",), ("hardened",)
 _BOTH = ("none", "mdda_balanced")
@@ -61,6 +61,8 @@ _GOALS = (
 )
 """All defences side by side; the quick run and the full one share them."""
 
+_THROUGH = (ADAPTIVE, ADAPTIVE_SMOOTH)
+
 _ITERATED = (
     Job("gray", "mifgsm", (4.0,), 3, _OURS, _STANDARD),
     Job("gray", "pgd50", (4.0,), 2, _OURS, _STANDARD),
@@ -68,7 +70,7 @@ _ITERATED = (
 
 QUICK = (
     *_GOALS,
-    Job("adaptive", ADAPTIVE, (2.0,), 1, _BOTH, _STANDARD),
+    *(Job("adaptive", name, (2.0,), 1, _BOTH, _STANDARD) for name in _THROUGH),
     *_ITERATED,
     Job("gray", "deepfool", (4.0,), 2, _OURS, _STANDARD),
     Job("gray", "autoattack", (4.0,), 2, _OURS, _STANDARD),
@@ -83,20 +85,26 @@ QUICK = (
 
 FULL = (
     *_GOALS,
-    Job("adaptive", ADAPTIVE, (2.0,), 2, _BOTH, _STANDARD),
+    *(Job("adaptive", name, (2.0,), 2, _BOTH, _STANDARD) for name in _THROUGH),
     *_ITERATED,
+    Job("gray", "mifgsm", (1.0, 2.0, 6.0, 8.0), 3, _OURS, _STANDARD),
+    Job("gray", "pgd50", (1.0, 2.0, 6.0, 8.0), 2, _OURS, _STANDARD),
     Job("gray", "difgsm", (1.0, 4.0, 8.0), 5, networks=_STANDARD),
     *(Job("gray", name, (1.0, 2.0, 6.0, 8.0), 5, networks=_STANDARD) for name in ("fgsm", "pgd10")),
     *(Job("gray", name, (4.0,), 2, networks=_STANDARD) for name in ("deepfool", "autoattack")),
+    *(Job("gray", name, (1.0, 2.0, 6.0, 8.0), 2, _OURS, _STANDARD) for name in ("deepfool", "autoattack")),
     Job("gray", UNIVERSAL, (8.0,), 5, networks=_STANDARD),
+    Job("gray", UNIVERSAL, (1.0, 2.0, 4.0, 6.0), 5, _OURS, _STANDARD),
     Job("gray", STICKER, (0.0,), 5, networks=_STANDARD),
+    Job("transfer", "difgsm", (1.0, 2.0, 4.0, 6.0), 5, _OURS, _STANDARD),
     Job("transfer", "mifgsm", (8.0,), 5, _OURS, _STANDARD),
     *(Job("gray", name, (2.0, 4.0, 8.0), 5, _OURS, _HARDENED) for name in ("pgd10", "difgsm")),
     Job("transfer", "difgsm", (8.0,), 5, _OURS, _HARDENED),
-    Job("adaptive", ADAPTIVE, (2.0,), 2, _BOTH, _HARDENED),
-    Job("adaptive", ADAPTIVE, (4.0,), 1, _BOTH, _HARDENED),
-    Job("adaptive", ADAPTIVE, (4.0,), 1, _BOTH, _STANDARD),
-    Job("adaptive", ADAPTIVE, (2.0,), 1, networks=_STANDARD),
+    *(Job("adaptive", name, (2.0,), 2, _BOTH, _HARDENED) for name in _THROUGH),
+    *(Job("adaptive", name, (4.0,), 1, _BOTH, networks) for name in _THROUGH for networks in (_HARDENED, _STANDARD)),
+    *(Job("adaptive", name, (2.0,), 1, networks=_STANDARD) for name in _THROUGH),
+    Job("adaptive", ADAPTIVE_SMOOTH, (2.0,), 1, _OURS, _HARDENED),
+    Job("adaptive", ADAPTIVE_SMOOTH, (1.0, 6.0, 8.0), 1, _BOTH, _STANDARD),
     Job("black", SQUARE, (8.0,), 1, _BOTH, _STANDARD),
 )
 """For an hour or two of two cores; with ``--images`` a faster machine does more."""

@@ -28,7 +28,10 @@ HEAD = (
     "| --- | --- | --- | --- | ---: | --- | ---: | --- | --- | ---: |"
 )
 TITLES = {
-    "adaptive": ("Adaptive: the attacker knows the network and the defence", "BPDA with the identity, EOT, PGD-50."),
+    "adaptive": (
+        "Adaptive: the attacker knows the network and the defence",
+        "BPDA, EOT, PGD-50; the identity stands in for the defence, under `pgd50smooth` a blur.",
+    ),
     "gray": ("Gray box: the attacker knows the network, not the defence", ""),
     "transfer": ("Transfer: the attacker trains another network", ""),
     "black": ("Black box: the attacker sees the scores of the whole pipeline", "Square attack, few queries."),

@@ -144,7 +144,7 @@ class Run:
                 with self._pipeline(target, defence) as pipeline:
                     if job.knows == "adaptive":
                         made = self.maker.through_defence(
-                            target.twin, target.digest, pipeline, photos, eps, self.random[defence]
+                            job.attack, target.twin, target.digest, pipeline, photos, eps, self.random[defence]
                         )
                     else:
                         made = self.maker.by_scores(pipeline, photos, eps, self.random[defence])

@@ -80,10 +80,17 @@ class Maker:
         return self._batches(photos, parameters, {**common, "network": digest}, make)
 
     def through_defence(
-        self, network: nn.Module, digest: str, pipeline: Pipeline, photos: Photographs, eps: float, random: bool
+        self,
+        name: str,
+        network: nn.Module,
+        digest: str,
+        pipeline: Pipeline,
+        photos: Photographs,
+        eps: float,
+        random: bool,
     ) -> AttackedSet:
         """BPDA and EOT through a defence; ``random`` says whether it has noise to average over."""
-        parameters = adaptive.parameters(eps, random)
+        parameters = adaptive.parameters(eps, random, smooth=adaptive.STAND_INS[name])
         common = {
             "attack": "adaptive",
             "made_with": _made_with("adaptive", "pipeline"),
