@@ -19,7 +19,7 @@ pytest.importorskip("torchattacks")
 
 from tiny_attacked import EPS, TinyPixels, drawn_photographs  # noqa: E402
 
-from benchmarks.robustness import images, networks, pipeline, plan, report, sets  # noqa: E402
+from benchmarks.robustness import images, networks, pipeline, sets  # noqa: E402
 from benchmarks.robustness.__main__ import main  # noqa: E402
 from benchmarks.robustness.attacks import to_tensor  # noqa: E402
 from benchmarks.robustness.cache import Cache, hash_code, key_of, load_images, seed_of, versions_of  # noqa: E402
@@ -27,7 +27,6 @@ from benchmarks.robustness.defences import DEFENCES  # noqa: E402
 from benchmarks.robustness.errors import RobustnessError  # noqa: E402
 from benchmarks.robustness.images import Photographs  # noqa: E402
 from benchmarks.robustness.networks import Twin  # noqa: E402
-from benchmarks.robustness.rows import scores  # noqa: E402
 from benchmarks.robustness.run import Options, Run  # noqa: E402
 from benchmarks.robustness.sets import Maker  # noqa: E402
 from benchmarks.robustness.squeezenet import SqueezeNet  # noqa: E402
@@ -187,156 +186,6 @@ def test_interrupted_set_goes_on_with_the_batches_that_are_there(tiny, photos, t
     resumed = Maker(store, batch=8).on_gradient("difgsm", tiny, "network", photos, EPS)
     assert (store.hits, store.misses) == (2, 1)
     assert np.array_equal(resumed.images, whole.images)
-
-
-# -- rows and plan ------------------------------------------------------------------------------------------
-
-
-def test_scores_of_a_known_confusion():
-    targets = np.array([0] * 10 + [4] * 20)
-    predicted = np.array([0] * 8 + [4] * 2 + [4] * 5 + [0] * 15)
-    found = scores(targets, np.eye(7)[predicted], ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"))
-    assert found["n"] == 30
-    assert found["balanced_accuracy"] == pytest.approx((0.8 + 0.25) / 2)
-    assert found["melanoma_recall"] == pytest.approx(0.25)
-    low, high = found["melanoma_recall_ci"]
-    assert low < 0.25 < high
-    assert found["confusion"][4][0] == 15
-    assert np.sum(found["confusion"]) == 30
-
-
-def test_plan_has_every_attacker_and_goal_rows():
-    for quick in (True, False):
-        jobs = plan.plan(quick)
-        assert {job.knows for job in jobs} == set(plan.KNOWS)
-        wanted = {("clean", 0.0), ("fgsm", 4.0), ("pgd10", 4.0), ("difgsm", 2.0), ("difgsm", 6.0)}
-        assert wanted <= {(job.attack, eps) for job in jobs if job.knows == "gray" for eps in job.eps}
-        assert 8.0 in {eps for job in jobs if job.knows == "transfer" for eps in job.eps}
-        assert 2.0 in {eps for job in jobs if job.knows == "adaptive" for eps in job.eps}
-    names = {job.attack for job in plan.plan(False)}
-    assert {"fgsm", "pgd10", "pgd50", "mifgsm", "difgsm", "autoattack", "square", "universal", "sticker"} <= names
-    for name in ("fgsm", "pgd10", "difgsm"):
-        eps = [e for job in plan.plan(False) if job.attack == name and job.networks == ("standard",) for e in job.eps]
-        assert set(eps) == {1.0, 2.0, 4.0, 6.0, 8.0}
-
-
-def made_up_row(knows: str, attack: str, eps: float, defence: str, value: float, n: int = 20) -> dict:
-    figures = {"balanced_accuracy": value, "melanoma_recall": value}
-    intervals = {f"{name}_ci": [value, value] for name in figures}
-    row = {"network": "standard", "made_on": "standard", "n": n, "ms": 1.0}
-    return row | {"knows": knows, "attack": attack, "eps": eps, "defence": defence} | figures | intervals
-
-
-def made_up_report(rows: list[dict]) -> dict:
-    names = dict.fromkeys(row["defence"] for row in rows)
-    return {
-        "notice": "n",
-        "command": "c",
-        "commit": None,
-        "split": "test",
-        "networks": {"standard": {"name": "x", "version": "1", "sha256": "0", "runtime": "r"}},
-        "hardware": {"cpu": "c", "threads": 1, "device": "cpu"},
-        "versions": {},
-        "defences": {name: {"label": name, "ms": 1.0, "random": False, "source": "-"} for name in names},
-        "attacks": {"gray/pgd10": report.merged([{"eps": 2.0, "steps": 10}, {"eps": 4.0, "steps": 10}])},
-        "rows": rows,
-    }
-
-
-def test_report_has_the_hardest_attacker_first_and_the_worst_attack_of_each():
-    rows = [
-        made_up_row("gray", "clean", 0.0, "none", 0.8),
-        made_up_row("gray", "pgd10", 2.0, "none", 0.2),
-        made_up_row("gray", "difgsm", 2.0, "none", 0.1),
-        made_up_row("adaptive", "pgd50", 2.0, "none", 0.05, 7),
-        made_up_row("adaptive", "pgd50", 2.0, "mdda_mild", 0.15, 7),
-        made_up_row("adaptive", "pgd50", 2.0, "mdda_mild", 0.1, 14),
-    ]
-    text = report.markdown(made_up_report(rows))
-    assert text.index("## Adaptive") < text.index("## Gray box")
-    first = "0.050 (pgd50, n 7, clean -)"
-    assert f"| 2 | none | {first} | 0.100 (difgsm, n 20, clean 0.800) |  |  |" in text
-    assert "| 2 | mdda_mild | 0.150 (pgd50, n 7, clean -) |  |  |  |" in text
-    assert "| gray/pgd10 | eps: 2, 4; steps: 10 |" in text
-    assert "## Goals" not in text, "these rows answer none"
-    goal = report.markdown(made_up_report([*rows, made_up_row("gray", "difgsm", 6.0, "mdda_balanced", 0.5)]))
-    assert goal.index("## Goals") < goal.index("at least 0.40 | 0.500") < goal.index("## Who knows what")
-    rows = rows[:4] + rows[5:]
-    text = report.markdown(made_up_report(rows))
-    assert "| pgd50 | 2 | 7 to 14 | 0.050 (0.050 to 0.050), n 7 | 0.100 (0.100 to 0.100), n 14 |" in text
-    assert "| 2 | none |  | 0.100 (difgsm, n 20, clean 0.800) |  |  |" in text, "7 and 14 images are not compared"
-
-
-def test_the_most_harmful_attack_is_one_that_all_defences_met():
-    rows = [
-        made_up_row("gray", "pgd10", 4.0, "none", 0.3),
-        made_up_row("gray", "pgd10", 4.0, "jpeg", 0.5),
-        made_up_row("gray", "pgd10", 4.0, "mdda_mild", 0.6),
-        made_up_row("gray", "fgsm", 4.0, "none", 0.4),
-        made_up_row("gray", "fgsm", 4.0, "jpeg", 0.4),
-        made_up_row("gray", "fgsm", 4.0, "mdda_mild", 0.7),
-        made_up_row("gray", "pgd50", 4.0, "none", 0.0),  # of the others nobody knows
-        made_up_row("gray", "difgsm", 4.0, "none", 0.1),
-        made_up_row("gray", "difgsm", 4.0, "jpeg", 0.1, 7),  # other images
-        made_up_row("gray", "difgsm", 4.0, "mdda_mild", 0.1) | {"made_on": "hardened"},  # other pictures
-    ]
-    found = report.most_harmful(rows)
-    assert {name: (row["attack"], row["balanced_accuracy"]) for name, row in found.items()} == {
-        "none": ("pgd10", 0.3),
-        "jpeg": ("fgsm", 0.4),
-        "mdda_mild": ("pgd10", 0.6),
-    }
-    assert report.most_harmful([]) == {}
-
-
-def test_plan_narrows():
-    jobs = [job for job in plan.plan(True, ("fgsm",), (1.0, 2.0), 1) if "hardened" not in (job.networks or ())]
-    assert [(job.attack, job.eps, job.per_class) for job in jobs] == [("clean", (0.0,), 1), ("fgsm", (1.0, 2.0), 1)]
-
-
-@pytest.mark.parametrize("quick", [True, False])
-@pytest.mark.parametrize("eps", [None, (2.0, 4.0), (1.0, 2.0, 4.0, 6.0, 8.0)])
-@pytest.mark.parametrize("per_class", [None, 3, 30])
-def test_no_row_is_made_twice_and_each_has_its_clean_comparator(quick, eps, per_class):
-    """Attacked rows by network, attacker, attack, eps and defence; clean ones once for each number of images."""
-    for jobs in (plan.plan(quick, None, eps, per_class), plan.fitted(plan.plan(quick, None, eps, per_class), 4)):
-        attacked = set()
-        clean = set()
-        for job in jobs:
-            for network in job.networks or (None,):
-                for value in job.eps:
-                    for defence in job.defences or DEFENCES:
-                        if job.attack == "clean":
-                            assert (network, job.per_class, defence) not in clean
-                            clean.add((network, job.per_class, defence))
-                        else:
-                            row = network, job.per_class, defence, job.knows, job.attack, value
-                            assert row not in attacked
-                            attacked.add(row)
-        assert {row[:3] for row in attacked} <= clean
-
-
-def test_other_eps_on_the_full_plan_keep_the_most_images():
-    jobs = plan.plan(False, ("difgsm", "pgd10"), (2.0, 4.0), knows=("gray",))
-    standard = [(job.attack, job.eps, job.per_class) for job in jobs if job.networks == ("standard",)]
-    assert standard == [
-        ("clean", (0.0,), plan.PER_CLASS),
-        ("pgd10", (2.0, 4.0), plan.PER_CLASS),
-        ("difgsm", (2.0, 4.0), plan.PER_CLASS),
-    ]
-
-
-def test_clean_comparators_of_the_quick_plan_are_few():
-    """Beside the clean images of the plan itself, for one network: no more than these once more, with few defences."""
-    extra = [job for job in plan.plan(True) if job.attack == "clean" and job.per_class != plan.PER_CLASS]
-    assert {job.per_class for job in extra if job.networks == ("standard",)} == {1, 2, 3, 5}
-    assert all(len(job.defences or DEFENCES) <= 4 for job in extra)
-    assert sum(job.per_class or 0 for job in extra if job.networks == ("standard",)) <= plan.PER_CLASS
-
-
-def test_the_attacker_who_knows_the_defence_meets_every_defence():
-    met = [job for job in plan.FULL if job.knows == "adaptive" and "standard" in (job.networks or ())]
-    assert any(job.defences is None and job.eps == (2.0,) for job in met)  # side by side, on the same images
 
 
 # -- the command --------------------------------------------------------------------------------------------
