@@ -1,6 +1,6 @@
 """Random views of a lesion: what a dermatoscope, a camera and a JPEG encoder do to it, and the purifier.
 
-Every view is a function of the image and one ``numpy.random.Generator``, so a training run can be
+Every view is a function of the image, one ``numpy.random.Generator`` and the shipped presets, so a training run can be
 resumed in the middle and see the same pictures again.
 """
 

@@ -283,7 +283,7 @@ def harden(
         "options": asdict(options) | {"arch": network.arch},
         "init": file_hash(checkpoint),
         "label_hash": file_hash(data_root / "labels.csv"),
-        "purifier": PRESETS["balanced"].to_dict(),
+        "purifier": {name: params.to_dict() for name, params in PRESETS.items()},
         "teacher": None if teacher is None else file_hash(teacher),
     }
     guide: FakeQuantNet | None = None

@@ -14,10 +14,10 @@ pytest.importorskip("torchattacks")
 from tiny_attacked import EPS, N, TinyClassifier, TinyPixels, accuracy, drawn_photographs, with_noise  # noqa: E402
 from torch import nn  # noqa: E402
 
-from benchmarks.robustness import adaptive, black_box, sticker, universal  # noqa: E402
+from benchmarks.robustness import adaptive, black_box, defences, plan, sticker, universal  # noqa: E402
 from benchmarks.robustness.attacks import ATTACKS, attack_images, to_tensor, whole_pixels  # noqa: E402
 from benchmarks.robustness.cache import key_of  # noqa: E402
-from benchmarks.robustness.defences import DEFENCES, Defence  # noqa: E402
+from benchmarks.robustness.defences import Defence  # noqa: E402
 from benchmarks.robustness.images import Photographs  # noqa: E402
 from benchmarks.robustness.pipeline import Pipeline  # noqa: E402
 from export.dataset import LabelledImages  # noqa: E402
@@ -164,7 +164,7 @@ def test_the_smooth_stand_in_goes_deeper_through_a_blur_than_the_identity(photos
             return torch.stack([score, -score], 1)
 
     network, targets = GrainAndSlope(), np.zeros(4, np.int64)
-    apply = DEFENCES["gaussian"].open()
+    apply = defences.gaussian(2.5)
 
     def views(pictures, seeds):
         return np.stack([apply(picture, seed) for picture, seed in zip(pictures, seeds, strict=True)])
@@ -181,10 +181,9 @@ def test_the_smooth_stand_in_goes_deeper_through_a_blur_than_the_identity(photos
 
 
 def test_both_stand_ins_have_a_name():
-    assert list(adaptive.STAND_INS.values()) == [0.0, adaptive.SMOOTH_SIGMA]
-    assert {"identity (BPDA)", "Gaussian blur (BPDA)"} == {
-        adaptive.parameters(2.0, True, smooth=sigma)["backward"] for sigma in adaptive.STAND_INS.values()
-    }
+    assert adaptive.STAND_INS == {plan.ADAPTIVE: 0.0, plan.ADAPTIVE_SMOOTH: adaptive.SMOOTH_SIGMA}
+    named = {sigma: adaptive.parameters(2.0, True, smooth=sigma)["backward"] for sigma in adaptive.STAND_INS.values()}
+    assert named == {0.0: "identity (BPDA)", adaptive.SMOOTH_SIGMA: "Gaussian blur (BPDA)"}
 
 
 def test_image_leaves_only_when_every_draw_is_wrong_by_the_margin(photos):

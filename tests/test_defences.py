@@ -6,6 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def test_candidates_hold_the_defaults_so_the_search_was_over_them():
     assert set(choose_defences.CANDIDATES) == set(DEFENCES)
 
 
-def test_the_best_strengths_are_written_and_taken(tmp_path, monkeypatch):
+def test_the_best_strengths_are_written(tmp_path, monkeypatch):
     path = tmp_path / "strengths.json"
     monkeypatch.setattr(defences, "STRENGTHS_FILE", path)
     chosen = {name: {"parameters": strength, "mean": 0.5} for name, strength in defences.STRENGTHS.items()}
@@ -118,6 +119,13 @@ def test_the_best_strengths_are_written_and_taken(tmp_path, monkeypatch):
     written = json.loads(path.read_text(encoding="utf-8"))
     assert written["chosen_by"] == about
     assert written["strengths"] == defences.STRENGTHS | {"bdr": {"bits": 3}}
+
+
+def test_each_competitor_has_its_strength():
+    for name, strength in defences.STRENGTHS.items():
+        make = DEFENCES[name].open
+        assert isinstance(make, partial)
+        assert make.keywords == strength, name
 
 
 def test_the_shipped_strengths_are_the_best_of_the_search_beside_them():
@@ -130,10 +138,13 @@ def test_the_shipped_strengths_are_the_best_of_the_search_beside_them():
     assert search["split"] == "val"
 
 
-def test_part_of_a_search_writes_nothing(capsys):
+@pytest.mark.parametrize("part", [("bdr",), ("--model", "hardened"), ("--images", "3")])
+def test_part_of_a_search_writes_nothing(part, capsys):
     before = defences.STRENGTHS_FILE.read_bytes()
-    assert main(["choose-defences", "bdr", "--write"]) == 1
-    assert capsys.readouterr().err.strip() == "robustness: --write is for a search over all defences; name none"
+    assert main(["choose-defences", *part, "--write"]) == 1
+    assert capsys.readouterr().err.startswith(
+        "robustness: --write is for a search over all defences, behind 'standard'"
+    )
     assert defences.STRENGTHS_FILE.read_bytes() == before
 
 

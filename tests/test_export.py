@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from edge_mdda.errors import EdgeMddaError, ImageError
+from edge_mdda.mdda import Purifier
+from edge_mdda.params import PRESETS
 from export.augment import RandomPurifier, random_view
 from export.dataset import CLASSES, DatasetError, LabelledImages, decode_all, read_labels, read_split
 from export.demo import draw
@@ -90,6 +92,25 @@ def test_the_random_purifier_touches_its_share():
     touched = sum(not np.array_equal(purifier(image, rng), image) for _ in range(60))
     assert 18 <= touched <= 42
     assert all(np.array_equal(RandomPurifier(0.0)(image, rng), image) for _ in range(3))
+
+
+def test_the_random_purifier_is_a_preset_s_but_for_its_strength(monkeypatch):
+    seen = []
+
+    class Recorder(Purifier):
+        def __init__(self, height, width, params):
+            seen.append(params)
+            super().__init__(height, width, params)
+
+    monkeypatch.setattr("edge_mdda.mdda.Purifier", Recorder)
+    image = cv2.resize(draw(), (64, 64), interpolation=cv2.INTER_AREA)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        RandomPurifier(1.0)(image, rng)
+    shipped = {(params.scales, params.output_weights) for params in PRESETS.values()}
+    assert {(params.scales, params.output_weights) for params in seen} == shipped
+    assert {params.n_blocks for params in seen} == {1, 2, 3}
+    assert all(2 <= params.sigma <= 8 for params in seen) and len({params.sigma for params in seen}) == 40
 
 
 def test_options_name_the_bad_field():

@@ -144,6 +144,14 @@ def test_curves_hold_the_rows_sorted_with_their_intervals(content):
     assert figure_data.attacks_with_curves(content, "standard") == ["difgsm"]
 
 
+def test_of_two_stand_ins_the_one_that_harms_more_counts():
+    rows = [row("adaptive", "pgd50", eps, "none", value) for eps, value in ((2.0, 0.1), (4.0, 0.3))]
+    rows += [row("adaptive", "pgd50smooth", eps, "none", value) for eps, value in ((2.0, 0.4), (4.0, 0.2), (6.0, 0.1))]
+    (panel,) = figure_data.panels({"rows": rows}, "standard", "difgsm", ("none",))
+    assert panel.attack == "pgd50 or pgd50smooth"
+    assert (panel.curves[0].eps, panel.curves[0].value) == ([2.0, 4.0, 6.0], pytest.approx([0.1, 0.2, 0.1]))
+
+
 def test_a_curve_is_of_one_set_of_images():
     """As the full plan leaves it: two eps on 121 images, three on 35, clean on both; adaptive on 7 and on 14."""
     rows = [row("gray", "clean", 0.0, "none", 0.7, n=121), row("gray", "clean", 0.0, "none", 0.6, n=35)]

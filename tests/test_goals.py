@@ -83,3 +83,7 @@ def test_the_adaptive_goal_is_the_hardened_networks_on_the_most_images():
     assert line == (
         "| adaptive pgd50 2, mdda_balanced, hardened: at least 0.30 | 0.290 (95 %: 0.190 to 0.390) | 14 | NOT reached |"
     )
+    smooth = row("adaptive", "pgd50smooth", 2.0, "mdda_balanced", 0.31, 14, network="hardened", made_on="hardened")
+    assert lines(*rows, smooth)[1].startswith(
+        "| adaptive pgd50smooth 2, mdda_balanced, hardened: at least 0.30 | 0.310"
+    )

@@ -19,7 +19,7 @@ pytest.importorskip("torchattacks")
 
 from tiny_attacked import EPS, TinyPixels, drawn_photographs  # noqa: E402
 
-from benchmarks.robustness import images, networks, pipeline, sets  # noqa: E402
+from benchmarks.robustness import adaptive, images, networks, pipeline, sets  # noqa: E402
 from benchmarks.robustness.__main__ import main  # noqa: E402
 from benchmarks.robustness.attacks import to_tensor  # noqa: E402
 from benchmarks.robustness.cache import Cache, hash_code, key_of, load_images, seed_of, versions_of  # noqa: E402
@@ -282,7 +282,7 @@ def test_the_other_attackers_have_rows(data_folder, tmp_path, monkeypatch):
             data=data_folder,
             models=("standard",),
             quick=True,
-            attacks=("difgsm", "pgd50", "square"),
+            attacks=("difgsm", "pgd50", "pgd50smooth", "square"),
             eps=(2.0,),
             knows=("transfer", "adaptive", "black"),
             defences=("none",),
@@ -300,11 +300,16 @@ def test_the_other_attackers_have_rows(data_folder, tmp_path, monkeypatch):
         ("gray", "clean", "standard"),
         ("transfer", "difgsm", "squeezenet1_1"),
         ("adaptive", "pgd50", "standard"),
+        ("adaptive", "pgd50smooth", "standard"),
         ("black", "square", "standard"),
     }
     assert {row["eps"] for key, row in found.items() if key[1] != "clean"} == {2.0}
     clean, through = found["gray", "clean", "standard"], found["adaptive", "pgd50", "standard"]
     assert through["balanced_accuracy"] < clean["balanced_accuracy"] - 0.4
+    for name, sigma in adaptive.STAND_INS.items():
+        assert run.parameters[f"adaptive/{name}, defence without noise"][2.0]["backward_sigma"] == sigma
+    made = [run.sets[row["set"]]["files"] for row in rows if row["knows"] == "adaptive"]
+    assert made[0] != made[1], "each stand-in has its own pictures"
     assert run.parameters["black/square, defence without noise"][2.0]["queries"] >= 50
 
 

@@ -37,9 +37,14 @@ def test_plan_has_every_attacker_and_goal_rows():
         assert 2.0 in {eps for job in jobs if job.knows == "adaptive" for eps in job.eps}
     names = {job.attack for job in plan.plan(False)}
     assert {"fgsm", "pgd10", "pgd50", "mifgsm", "difgsm", "autoattack", "square", "universal", "sticker"} <= names
-    for name in ("fgsm", "pgd10", "pgd50", "mifgsm", "difgsm", "deepfool", "autoattack", "universal", "pgd50smooth"):
-        eps = [e for job in plan.plan(False) if job.attack == name and job.networks == ("standard",) for e in job.eps]
-        assert set(eps) == {1.0, 2.0, 4.0, 6.0, 8.0}
+    for name in ("fgsm", "pgd10", "pgd50", "mifgsm", "difgsm", "deepfool", "autoattack", "universal"):
+        own = [
+            job for job in plan.plan(False) if (job.attack, job.knows, job.networks) == (name, "gray", ("standard",))
+        ]
+        assert {eps for job in own for eps in job.eps} == {1.0, 2.0, 4.0, 6.0, 8.0}
+    for quick in (True, False):
+        through = {(job.attack, job.networks) for job in plan.plan(quick) if job.knows == "adaptive" and 2.0 in job.eps}
+        assert {("pgd50", ("standard",)), ("pgd50smooth", ("standard",)), ("pgd50", ("hardened",))} <= through
 
 
 def made_up_row(knows: str, attack: str, eps: float, defence: str, value: float, n: int = 20) -> dict:
@@ -85,7 +90,8 @@ def test_report_has_the_hardest_attacker_first_and_the_worst_attack_of_each():
     assert goal.index("## Goals") < goal.index("at least 0.40 | 0.500") < goal.index("## Who knows what")
     rows = rows[:4] + rows[5:]
     text = report.markdown(made_up_report(rows))
-    assert "| pgd50 | 2 | 7 to 14 | 0.050 (0.050 to 0.050), n 7 | 0.100 (0.100 to 0.100), n 14 |" in text
+    assert "| pgd50 | 2 | 7 | 0.050 (0.050 to 0.050) | 0.150 (0.150 to 0.150) |" in text
+    assert "| pgd50 | 2 | 14 |  | 0.100 (0.100 to 0.100) |" in text
     assert "| 2 | none |  | 0.100 (difgsm, n 20, clean 0.800) |  |  |" in text, "7 and 14 images are not compared"
 
 
@@ -158,4 +164,5 @@ def test_clean_comparators_of_the_quick_plan_are_few():
 
 def test_the_attacker_who_knows_the_defence_meets_every_defence():
     met = [job for job in plan.FULL if job.knows == "adaptive" and "standard" in (job.networks or ())]
-    assert any(job.defences is None and job.eps == (2.0,) for job in met)  # side by side, on the same images
+    all_at_once = {job.attack for job in met if job.defences is None and job.eps == (2.0,)}
+    assert all_at_once == {plan.ADAPTIVE, plan.ADAPTIVE_SMOOTH}, "side by side, on the same images"

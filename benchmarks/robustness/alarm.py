@@ -2,7 +2,7 @@
 
 The screener's ``retake`` advice rests on the Jensen-Shannon divergence of the raw and the purified view. Its threshold
 was chosen on clean images of ``val`` (5 % false alarms) and stands in the model's manifest; here it is judged on
-``test``. One row has an attacker who knows the purifier and fools both views alike: **that one is not noticed.**
+``test``. Two rows have an attacker who knows the purifier and fools both views alike: **he is hardly noticed.**
 With ``--draws`` several purifications are averaged, and the table shows what they buy.
 """
 

@@ -5,7 +5,7 @@ int8 file on clean images and on the gray-box sets of ``tune``. The best mean of
 is the strength in :mod:`benchmarks.robustness.defences`; the MDDA presets were chosen by their own search and stand
 beside them. No image of ``test`` took part.
 
-With ``--write`` the best ones go to ``strengths.json``, which names this command; all rows are in
+With ``--write`` the best ones go to ``strengths.json``, which names this command; all rows of that run are in
 ``report/choose-defences.json``.
 """
 
@@ -23,6 +23,7 @@ from benchmarks.robustness.defences import Apply, Defence
 from benchmarks.robustness.errors import RobustnessError
 from benchmarks.robustness.study import Study, add_options
 from benchmarks.robustness.tune import ATTACKS
+from edge_mdda.classifier import STANDARD
 from export.evaluate import write_json
 
 PER_CLASS = 20
@@ -47,7 +48,8 @@ CANDIDATES: dict[str, tuple[Callable[..., Apply], tuple[dict[str, Any], ...]]] =
 EXAMPLES = """\
 examples:
   python -m benchmarks.robustness choose-defences
-  python -m benchmarks.robustness choose-defences --write      also write strengths.json
+  python -m benchmarks.robustness choose-defences --write --json benchmarks/robustness/report/choose-defences.json
+                                                              also write strengths.json, and all rows beside the report
   python -m benchmarks.robustness choose-defences jpeg rof --json out.json
 """
 
@@ -76,8 +78,11 @@ def write(chosen: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
 
 
 def _choose(args: argparse.Namespace) -> int:
-    if args.write and args.names:
-        raise RobustnessError("--write is for a search over all defences; name none")
+    if args.write and (args.names or args.model != STANDARD or args.images < PER_CLASS):
+        raise RobustnessError(
+            f"--write is for a search over all defences, behind '{STANDARD}', with {PER_CLASS} images a class;"
+            " leave out names, --model and --images"
+        )
     study = Study.open(args, "val")
     sets = {f"{attack} {eps:g}": study.attacked(attack, eps) for attack, eps in ATTACKS}
     rows: list[dict[str, Any]] = []

@@ -1,11 +1,11 @@
 """Defences side by side: each maps an image and a seed to an image of the same size, before the network sees it.
 
-The competitors' strengths were not left at a weak default: every candidate in
-:mod:`benchmarks.robustness.choose_defences` was judged on ``val`` and wrote the best ones to ``strengths.json``.
+The competitors' strengths were not left at a weak default: :mod:`benchmarks.robustness.choose_defences` judged every
+candidate on ``val`` and wrote the best ones to ``strengths.json``.
 
 None of these defences withstands an attacker who knows it and optimises through it: what is not differentiable is
-passed over with the identity, and what is random is averaged over (Athalye, Carlini, Wagner, ICML 2018). None of
-them notices a replaced picture or a large visible patch. What else each one does not withstand stands in the docstring
+passed over with the identity or a blur, and what is random is averaged over (Athalye, Carlini, Wagner, ICML 2018). None
+of them notices a replaced picture or a large visible patch. What else each one does not withstand stands in the docstring
 of the function that makes it.
 """
 
@@ -238,8 +238,8 @@ def rof(lam: float) -> Apply:
 def mdda(preset: str) -> Apply:
     """This project's purifier with a shipped preset.
 
-    Does not withstand: an attacker who averages over its noise and passes the identity through it (BPDA with EOT); see
-    the adaptive column.
+    Does not withstand: an attacker who averages over its noise and lets the identity or a blur stand in for its
+    gradient (BPDA with EOT); see the adaptive column.
     """
     return Purifier(SIDE, SIDE, PRESETS[preset]).purify
 

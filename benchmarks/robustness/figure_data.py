@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.robustness import plan
 from benchmarks.robustness.errors import RobustnessError
 from export.metrics import CALIBRATION_BINS
 
@@ -197,12 +196,19 @@ def confusions(
 
 
 def attacks_with_curves(content: Row, network: str) -> list[str]:
-    """Gray-box attacks that were run at two strengths or more on one number of images."""
+    """Gray-box attacks that were run at two strengths or more behind each defence, on one number of images."""
     found: dict[str, list[Row]] = {}
     for row in _rows(content):
         if row["network"] == network and row["knows"] == "gray" and row["attack"] != CLEAN:
             found.setdefault(row["attack"], []).append(row)
-    return [attack for attack, rows in found.items() if len({row["eps"] for row in _on_one_set(rows)}) > 1]
+    return [attack for attack, rows in found.items() if _all_curves(_on_one_set(rows))]
+
+
+def _all_curves(rows: Sequence[Row]) -> bool:
+    strengths: dict[str, set[float]] = {}
+    for row in rows:
+        strengths.setdefault(row["defence"], set()).add(row["eps"])
+    return min(map(len, strengths.values())) > 1
 
 
 def panels(content: Row, network: str, attack: str, defences: Sequence[str]) -> list[Panel]:
@@ -210,7 +216,8 @@ def panels(content: Row, network: str, attack: str, defences: Sequence[str]) -> 
 
     All points of a panel are of one number of images, the one that was judged at the most eps (of equals the largest).
     Of several other networks the one is taken that hurts the undefended network most at the largest eps; an attack
-    that was not run from another network is replaced by the first one that was.
+    that was not run from another network is replaced by the first one that was. Of the adaptive attacks each point has
+    the one that harms more there.
     """
     rows = [row for row in _rows(content) if row["network"] == network]
     chosen = [_panel(rows, "gray", attack, None, defences)]
@@ -220,12 +227,22 @@ def panels(content: Row, network: str, attack: str, defences: Sequence[str]) -> 
         name = same[0]["attack"]
         same = [row for row in same if row["attack"] == name]
         chosen.append(_panel(rows, "transfer", name, _most_harmful(same), defences))
-    adaptive = [row for row in rows if row["knows"] == "adaptive"]
+    adaptive = _harder([row for row in rows if row["knows"] == "adaptive"])
     if adaptive:
-        met = {row["attack"] for row in adaptive}
-        name = plan.ADAPTIVE_SMOOTH if plan.ADAPTIVE_SMOOTH in met else adaptive[0]["attack"]  # the harder one
-        chosen.append(_panel(rows, "adaptive", name, None, defences))
+        others = [row for row in rows if row["knows"] != "adaptive"]
+        chosen.append(_panel([*others, *adaptive], "adaptive", adaptive[0]["attack"], None, defences))
     return [panel for panel in chosen if panel.curves]
+
+
+def _harder(rows: Sequence[Row]) -> list[Row]:
+    """Of each defence, eps and number of images the row of the attack that harms more, under the names of all."""
+    worst: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        key = row["defence"], row["eps"], row.get("n")
+        if key not in worst or row["balanced_accuracy"] < worst[key]["balanced_accuracy"]:
+            worst[key] = row
+    name = " or ".join(dict.fromkeys(row["attack"] for row in rows))
+    return [{**row, "attack": name} for row in worst.values()]
 
 
 def _most_harmful(rows: Sequence[Row]) -> str | None:

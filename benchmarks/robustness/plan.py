@@ -103,8 +103,6 @@ FULL = (
     *(Job("adaptive", name, (2.0,), 2, _BOTH, _HARDENED) for name in _THROUGH),
     *(Job("adaptive", name, (4.0,), 1, _BOTH, networks) for name in _THROUGH for networks in (_HARDENED, _STANDARD)),
     *(Job("adaptive", name, (2.0,), 1, networks=_STANDARD) for name in _THROUGH),
-    Job("adaptive", ADAPTIVE_SMOOTH, (2.0,), 1, _OURS, _HARDENED),
-    Job("adaptive", ADAPTIVE_SMOOTH, (1.0, 6.0, 8.0), 1, _BOTH, _STANDARD),
     Job("black", SQUARE, (8.0,), 1, _BOTH, _STANDARD),
 )
 """For an hour or two of two cores; with ``--images`` a faster machine does more."""

@@ -156,19 +156,17 @@ def _tables(content: Mapping[str, Any], knows: str) -> Iterable[str]:
             yield f"\n**{network}**, {figure.replace('_', ' ')} (95 % interval)\n"
             yield "| attack | eps | n | " + " | ".join(content["defences"][name]["label"] for name in defences) + " |"
             yield "| --- | ---: | ---: |" + " --- |" * len(defences)
-            for identity in dict.fromkeys((row["attack"], row["made_on"], row["eps"]) for row in rows):
-                cells = {row["defence"]: row for row in rows if (row["attack"], row["made_on"], row["eps"]) == identity}
-                attack, made_on, eps = identity
+            for identity in dict.fromkeys(map(_identity, rows)):
+                cells = {row["defence"]: row for row in rows if _identity(row) == identity}
+                attack, made_on, eps, n = identity
                 name = f"{attack} on {made_on}" if knows == "transfer" else attack
-                counts = sorted({row["n"] for row in cells.values()})
-                values = [_cell(cells[d], figure, len(counts) > 1) if d in cells else "" for d in defences]
-                n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+                values = [_with_interval(cells[d], figure) if d in cells else "" for d in defences]
                 yield f"| {name} | {eps:g} | {n} | " + " | ".join(values) + " |"
 
 
-def _cell(row: Mapping[str, Any], figure: str, with_n: bool) -> str:
-    """A figure with its interval, and its number of images where the table's row has several."""
-    return _with_interval(row, figure) + (f", n {row['n']}" if with_n else "")
+def _identity(row: Mapping[str, Any]) -> tuple[str, str, float, int]:
+    """What one line of a table is of."""
+    return row["attack"], row["made_on"], row["eps"], row["n"]
 
 
 def _judgement(row: Mapping[str, Any]) -> tuple[Any, ...]:
