@@ -5,8 +5,8 @@ candidate on ``val`` and wrote the best ones to ``strengths.json``.
 
 None of these defences withstands an attacker who knows it and optimises through it: what is not differentiable is
 passed over with the identity or a blur, and what is random is averaged over (Athalye, Carlini, Wagner, ICML 2018). None
-of them notices a replaced picture or a large visible patch. What else each one does not withstand stands in the docstring
-of the function that makes it.
+of them notices a replaced picture or a large visible patch. What else each one does not withstand stands in the
+docstring of the function that makes it.
 """
 
 from __future__ import annotations
