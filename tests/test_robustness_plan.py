@@ -44,7 +44,8 @@ def test_plan_has_every_attacker_and_goal_rows():
         assert {eps for job in own for eps in job.eps} == {1.0, 2.0, 4.0, 6.0, 8.0}
     for quick in (True, False):
         through = {(job.attack, job.networks) for job in plan.plan(quick) if job.knows == "adaptive" and 2.0 in job.eps}
-        assert {("pgd50", ("standard",)), ("pgd50smooth", ("standard",)), ("pgd50", ("hardened",))} <= through
+        wanted = {(attack, (network,)) for attack in ("pgd50", "pgd50smooth") for network in ("standard", "hardened")}
+        assert wanted <= through
 
 
 def made_up_row(knows: str, attack: str, eps: float, defence: str, value: float, n: int = 20) -> dict:
