@@ -96,6 +96,7 @@ FULL = (
     Job("gray", UNIVERSAL, (8.0,), 5, networks=_STANDARD),
     Job("gray", UNIVERSAL, (1.0, 2.0, 4.0, 6.0), 5, _OURS, _STANDARD),
     Job("gray", STICKER, (0.0,), 5, networks=_STANDARD),
+    Job("transfer", "difgsm", (8.0,), PER_CLASS, _OURS, _STANDARD),
     Job("transfer", "difgsm", (1.0, 2.0, 4.0, 6.0), 5, _OURS, _STANDARD),
     Job("transfer", "mifgsm", (8.0,), 5, _OURS, _STANDARD),
     *(Job("gray", name, (2.0, 4.0, 8.0), 5, _OURS, _HARDENED) for name in ("pgd10", "difgsm")),
