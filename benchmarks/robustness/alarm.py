@@ -117,7 +117,7 @@ def execute(args: argparse.Namespace) -> int:
     for attack, eps in GRAY:
         show(alarm.rows(attack, eps, "gray", study.attacked(attack, eps)))
     few = Study(study.target, study.photos.first(ADAPTIVE_PER_CLASS), study.maker, study.threads, study.seed)
-    for attack in (plan.ADAPTIVE, plan.ADAPTIVE_SMOOTH):
+    for attack in plan.THROUGH:
         made = _adaptive(attack, few, args.preset)
         show(Alarm(few, args.preset, draws).rows(attack, ADAPTIVE_EPS, "adaptive", made))
     if args.json:

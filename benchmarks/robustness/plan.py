@@ -46,6 +46,7 @@ STICKER = "sticker"
 UNIVERSAL = "universal"
 SQUARE = "square"
 ADAPTIVE, ADAPTIVE_SMOOTH = "pgd50", "pgd50smooth"  # the identity, and a blur, stand in for the defence
+THROUGH = (ADAPTIVE, ADAPTIVE_SMOOTH)
 
 _STANDARD, _HARDENED = ("standard",), ("hardened",)
 _BOTH = ("none", "mdda_balanced")
@@ -62,8 +63,6 @@ _GOALS = (
 )
 """All defences side by side; the quick run and the full one share them."""
 
-_THROUGH = (ADAPTIVE, ADAPTIVE_SMOOTH)
-
 _ITERATED = (
     Job("gray", "mifgsm", (4.0,), 3, _OURS, _STANDARD),
     Job("gray", "pgd50", (4.0,), 2, _OURS, _STANDARD),
@@ -71,7 +70,7 @@ _ITERATED = (
 
 QUICK = (
     *_GOALS,
-    *(Job("adaptive", name, (2.0,), 1, _BOTH, _STANDARD) for name in _THROUGH),
+    *(Job("adaptive", name, (2.0,), 1, _BOTH, _STANDARD) for name in THROUGH),
     *_ITERATED,
     Job("gray", "deepfool", (4.0,), 2, _OURS, _STANDARD),
     Job("gray", "autoattack", (4.0,), 2, _OURS, _STANDARD),
@@ -80,13 +79,13 @@ QUICK = (
     Job("black", SQUARE, (8.0,), 3, _BOTH, _STANDARD),
     Job("gray", "pgd10", (4.0,), 5, _OURS, _HARDENED),
     Job("gray", "difgsm", (2.0,), 5, _OURS, _HARDENED),
-    *(Job("adaptive", name, (2.0,), 1, _BOTH, _HARDENED) for name in _THROUGH),
+    *(Job("adaptive", name, (2.0,), 1, _BOTH, _HARDENED) for name in THROUGH),
 )
 """For two cores and less than twenty minutes; a row's ``n`` says on how many images it stands."""
 
 FULL = (
     *_GOALS,
-    *(Job("adaptive", name, (2.0,), 2, _BOTH, _STANDARD) for name in _THROUGH),
+    *(Job("adaptive", name, (2.0,), 2, _BOTH, _STANDARD) for name in THROUGH),
     *_ITERATED,
     Job("gray", "mifgsm", (1.0, 2.0, 6.0, 8.0), 3, _OURS, _STANDARD),
     Job("gray", "pgd50", (1.0, 2.0, 6.0, 8.0), 2, _OURS, _STANDARD),
@@ -102,8 +101,8 @@ FULL = (
     Job("transfer", "mifgsm", (8.0,), 5, _OURS, _STANDARD),
     *(Job("gray", name, (2.0, 4.0, 8.0), 5, _OURS, _HARDENED) for name in ("pgd10", "difgsm")),
     Job("transfer", "difgsm", (8.0,), 5, _OURS, _HARDENED),
-    *(Job("adaptive", name, (2.0,), 2, _BOTH, _HARDENED) for name in _THROUGH),
-    *(Job("adaptive", name, (4.0,), 1, _BOTH, networks) for name in _THROUGH for networks in (_HARDENED, _STANDARD)),
+    *(Job("adaptive", name, (2.0,), 2, _BOTH, _HARDENED) for name in THROUGH),
+    *(Job("adaptive", name, (4.0,), 1, _BOTH, networks) for name in THROUGH for networks in (_HARDENED, _STANDARD)),
     Job("adaptive", ADAPTIVE, (2.0,), 1, networks=_STANDARD),
     Job("adaptive", ADAPTIVE_SMOOTH, (2.0,), 1, (*_OURS, *_OTHERS), _STANDARD),
     Job("black", SQUARE, (8.0,), 1, _BOTH, _STANDARD),

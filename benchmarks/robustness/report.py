@@ -158,15 +158,15 @@ def _tables(content: Mapping[str, Any], knows: str) -> Iterable[str]:
             yield "| --- | ---: | ---: |" + " --- |" * len(defences)
             for identity in dict.fromkeys(map(_identity, rows)):
                 cells = {row["defence"]: row for row in rows if _identity(row) == identity}
-                attack, made_on, eps, n = identity
+                attack, n, made_on, eps = identity
                 name = f"{attack} on {made_on}" if knows == "transfer" else attack
                 values = [_with_interval(cells[d], figure) if d in cells else "" for d in defences]
                 yield f"| {name} | {eps:g} | {n} | " + " | ".join(values) + " |"
 
 
-def _identity(row: Mapping[str, Any]) -> tuple[str, str, float, int]:
+def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """What one line of a table is of."""
-    return row["attack"], row["made_on"], row["eps"], row["n"]
+    return *_judgement(row), row["eps"]
 
 
 def _judgement(row: Mapping[str, Any]) -> tuple[Any, ...]:
