@@ -37,10 +37,10 @@ def test_plan_has_every_attacker_and_goal_rows():
         assert 2.0 in {eps for job in jobs if job.knows == "adaptive" for eps in job.eps}
     names = {job.attack for job in plan.plan(False)}
     assert {"fgsm", "pgd10", "pgd50", "mifgsm", "difgsm", "autoattack", "square", "universal", "sticker"} <= names
-    for name in ("fgsm", "pgd10", "pgd50", "mifgsm", "difgsm", "deepfool"):
-        own = [
-            job for job in plan.plan(False) if (job.attack, job.knows, job.networks) == (name, "gray", ("standard",))
-        ]
+    gray = ("fgsm", "pgd10", "pgd50", "mifgsm", "difgsm", "deepfool", "autoattack", "universal")
+    ladders = [("gray", name) for name in gray] + [("transfer", "difgsm"), ("black", "square")]
+    for knows, name in (*ladders, ("adaptive", "pgd50"), ("adaptive", "pgd50smooth")):
+        own = [job for job in plan.plan(False) if (job.knows, job.attack, job.networks) == (knows, name, ("standard",))]
         assert {eps for job in own for eps in job.eps} == {1.0, 2.0, 4.0, 6.0, 8.0}
     for quick in (True, False):
         through = {(job.attack, job.networks) for job in plan.plan(quick) if job.knows == "adaptive" and 2.0 in job.eps}

@@ -51,6 +51,7 @@ THROUGH = (ADAPTIVE, ADAPTIVE_SMOOTH)
 _STANDARD, _HARDENED = ("standard",), ("hardened",)
 _BOTH = ("none", "mdda_balanced")
 _OURS = (*_BOTH, "mdda_mild", "mdda_strong")
+_EPS = (1.0, 2.0, 4.0, 6.0, 8.0)
 _OTHERS = ("bdr", "sr", "nrp", "jpeg", "median", "gaussian", "nlm", "rof")  # TVM's 20 slow draws would take the longest
 
 _GOALS = (
@@ -93,8 +94,9 @@ FULL = (
     *(Job("gray", name, (1.0, 2.0, 6.0, 8.0), 5, networks=_STANDARD) for name in ("fgsm", "pgd10")),
     *(Job("gray", name, (4.0,), 2, networks=_STANDARD) for name in ("deepfool", "autoattack")),
     Job("gray", "deepfool", (1.0, 2.0, 6.0, 8.0), 2, _OURS, _STANDARD),
-    Job("gray", "autoattack", (2.0, 6.0, 8.0), 2, _OURS, _STANDARD),
+    Job("gray", "autoattack", (1.0, 2.0, 6.0, 8.0), 2, _OURS, _STANDARD),
     Job("gray", UNIVERSAL, (8.0,), 5, networks=_STANDARD),
+    Job("gray", UNIVERSAL, (1.0, 2.0, 4.0, 6.0), 5, _OURS, _STANDARD),
     Job("gray", STICKER, (0.0,), 5, networks=_STANDARD),
     Job("transfer", "difgsm", (8.0,), PER_CLASS, _OURS, _STANDARD),
     Job("transfer", "difgsm", (1.0, 2.0, 4.0, 6.0), 5, _OURS, _STANDARD),
@@ -102,10 +104,14 @@ FULL = (
     *(Job("gray", name, (2.0, 4.0, 8.0), 5, _OURS, _HARDENED) for name in ("pgd10", "difgsm")),
     Job("transfer", "difgsm", (8.0,), 5, _OURS, _HARDENED),
     *(Job("adaptive", name, (2.0,), 2, _BOTH, _HARDENED) for name in THROUGH),
-    *(Job("adaptive", name, (4.0,), 1, _BOTH, networks) for name in THROUGH for networks in (_HARDENED, _STANDARD)),
+    *(
+        Job("adaptive", name, (1.0, 4.0, 6.0, 8.0), 1, _BOTH, networks)
+        for name in THROUGH
+        for networks in (_HARDENED, _STANDARD)
+    ),
     Job("adaptive", ADAPTIVE, (2.0,), 1, networks=_STANDARD),
     Job("adaptive", ADAPTIVE_SMOOTH, (2.0,), 1, (*_OURS, *_OTHERS), _STANDARD),
-    Job("black", SQUARE, (8.0,), 1, _BOTH, _STANDARD),
+    Job("black", SQUARE, _EPS, 1, _BOTH, _STANDARD),
 )
 """For an hour or two of two cores; with ``--images`` a faster machine does more."""
 
