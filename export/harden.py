@@ -2,9 +2,9 @@
 
 Each image keeps its perturbation from one visit to the next, so that a few gradient steps a visit add up to a
 strong attack. Two kinds of attacker are trained against: one who differentiates the network alone (``raw``), whose
-images the network then sees purified, and one who goes through the purifier as if it were the identity
-(``through``). A network trained against the first falls to the second; one trained against the second still falls
-to larger perturbations and to attacks of another kind.
+images the network then sees purified, and one who goes through the purifier as if it were the identity or, on some
+of the images, a blur (``through``). A network trained against the first falls to the second; one trained against the
+identity falls to the blur, and each still falls to larger perturbations and to attacks of another kind.
 
 References
 ----------
@@ -47,6 +47,7 @@ BOARD_SHARE = 0.7  # of the purified views get the board's own preset, the rest 
 RAMP_SHARE = 0.15  # of the steps, over which the perturbations grow to their full size
 SMALLEST_ZOOM = 0.85  # of the side, of the attacker's diverse inputs (Xie et al., CVPR 2019)
 DIVERSE_SHARE = 0.5  # of the attack steps
+BLUR_SIDE, BLUR_PASSES = 5, 2  # pixels; two boxes of five have the variance of a Gaussian of sigma 2 pixels
 
 
 @dataclass
@@ -63,6 +64,9 @@ class Visit:
     """(n,) float32 grey levels; 0 is not attacked."""
     purified: np.ndarray
     """(n,) bool: seen through the purifier."""
+    smooth: np.ndarray
+    """(n,) bool: the attacker has a blur stand in for the purifier; always the same images, so that what is kept of
+    one visit is a start for the next."""
     seed: int
 
 
@@ -84,6 +88,7 @@ class Visits:
         self.images, self.options = images, options
         prior = data.class_counts().astype(float) ** SAMPLING_POWER
         self.prior, self.targets = prior / prior.sum(), data.targets
+        self.smooth = np.random.default_rng(options.seed).random(len(images)) < options.smooth_share
         self.by_class = [np.flatnonzero(data.targets == c) for c in range(len(data.labels))]
 
     def make(self, step: int) -> Visit:
@@ -103,7 +108,8 @@ class Visits:
         purified = rng.random(o.batch) < o.purify_share
         if o.attack == "raw":
             purified |= epsilon > 0  # the raw view need not hold: it is there to raise the alarm
-        return Visit(chosen, turns, pixels, epsilon.astype(np.float32), purified, int(rng.integers(2**53)))
+        smooth = self.smooth[chosen] & purified
+        return Visit(chosen, turns, pixels, epsilon.astype(np.float32), purified, smooth, int(rng.integers(2**53)))
 
     def ahead(self, first: int, last: int) -> Iterator[Visit]:
         """Batches ``first`` to ``last - 1`` in order."""
@@ -164,6 +170,15 @@ def diverse(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return functional.pad(shrunk, (int(left), int(side - small - left), int(top), int(side - small - top)))
 
 
+def smoothed(gradient: torch.Tensor) -> torch.Tensor:
+    """What passes backwards through two box blurs; ``(n, 3, s, s)``."""
+    from torch.nn import functional
+
+    for _ in range(BLUR_PASSES):
+        gradient = functional.avg_pool2d(gradient, BLUR_SIDE, stride=1, padding=BLUR_SIDE // 2)
+    return gradient
+
+
 def attack(
     network: FakeQuantNet, visit: Visit, start: np.ndarray, targets: torch.Tensor, view: View, options: HardenOptions
 ) -> torch.Tensor:
@@ -181,6 +196,7 @@ def attack(
     rows = torch.from_numpy(hit)
     original, wanted, purified = clean[rows], targets[rows], visit.purified[hit]
     epsilon = torch.from_numpy(visit.epsilon[hit]).view(-1, 1, 1, 1)
+    smooth = torch.from_numpy(visit.smooth[hit]).view(-1, 1, 1, 1)
     rng = np.random.default_rng(visit.seed)
     now = (original + torch.from_numpy(start[hit]).permute(0, 3, 1, 2) * epsilon).clamp(0, 255)
     for _ in range(options.attack_steps):
@@ -188,6 +204,8 @@ def attack(
         seen = seen.detach().requires_grad_(True)
         spread = diverse(seen, rng) if options.attack == "raw" and rng.random() < DIVERSE_SHARE else seen
         gradient = torch.autograd.grad(functional.cross_entropy(network(spread), wanted), seen)[0]
+        if smooth.any():
+            gradient = torch.where(smooth, smoothed(gradient), gradient)
         moved = now + options.step_share * epsilon * gradient.sign()
         now = torch.minimum(torch.maximum(moved, original - epsilon), original + epsilon).clamp(0, 255)
     attacked = clean.clone()

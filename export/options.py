@@ -71,6 +71,7 @@ class HardenOptions:
     ema: float = _option(0.99, "decay of the averaged weights")
     attack_steps: int = _option(2, "gradient steps of the attacker at each visit of an image")
     step_share: float = _option(0.5, "length of such a step, as a share of the perturbation's size")
+    smooth_share: float = _option(0.0, "share of the images whose attacker has a blur stand in for the purifier")
     eps_low: float = _option(2.0, "smallest perturbation in grey levels")
     eps_high: float = _option(4.0, "largest perturbation in grey levels")
     attacked_share: float = _option(0.85, "share of the images that are attacked")
@@ -90,6 +91,7 @@ class HardenOptions:
             "ema": 0 <= self.ema < 1,
             "attack_steps": 1 <= self.attack_steps <= 100,
             "step_share": 0 < self.step_share <= 2,
+            "smooth_share": 0 <= self.smooth_share <= 1 and (self.attack == "through" or not self.smooth_share),
             "eps_low": 0 < self.eps_low <= 64,
             "eps_high": self.eps_low <= self.eps_high <= 64,
             "attacked_share": 0 <= self.attacked_share <= 1,

@@ -13,7 +13,20 @@ torch = pytest.importorskip("torch")
 from edge_mdda.errors import EdgeMddaError  # noqa: E402
 from export.dataset import CLASSES, LabelledImages  # noqa: E402
 from export.fake_quant import FakeQuantNet  # noqa: E402
-from export.harden import KEPT_NAME, Kept, View, Visit, Visits, attack, diverse, harden, taught, turned, turned_back  # noqa: E402
+from export.harden import (  # noqa: E402
+    KEPT_NAME,
+    Kept,
+    View,
+    Visit,
+    Visits,
+    attack,
+    diverse,
+    harden,
+    smoothed,
+    taught,
+    turned,
+    turned_back,
+)
 from export.network import LesionNet, load_checkpoint, network_from_checkpoint, save_checkpoint  # noqa: E402
 from export.options import HardenOptions  # noqa: E402
 from tests.tiny_networks import settle  # noqa: E402
@@ -30,12 +43,13 @@ def network() -> FakeQuantNet:
     return FakeQuantNet(settled, n_float=None).requires_grad_(False)
 
 
-def visit_of(n: int, epsilon: float = 4.0, purified: bool = False) -> Visit:
+def visit_of(n: int, epsilon: float = 4.0, purified: bool = False, smooth: bool = False) -> Visit:
     rng = np.random.default_rng(3)
     pixels = rng.integers(0, 256, (n, SIDE, SIDE, 3), np.uint8)
     sizes = np.full(n, epsilon, np.float32)
     sizes[0] = 0
-    return Visit(np.arange(n), rng.integers(8, size=n), pixels, sizes, np.full(n, purified), 7)
+    turns = rng.integers(8, size=n)
+    return Visit(np.arange(n), turns, pixels, sizes, np.full(n, purified), np.full(n, smooth), 7)
 
 
 def test_turns_are_undone():
@@ -46,11 +60,11 @@ def test_turns_are_undone():
         np.testing.assert_array_equal(turned_back(view, turn), image)
 
 
-@pytest.mark.parametrize("kind", ["raw", "through"])
+@pytest.mark.parametrize("kind", ["raw", "through", "smooth"])
 def test_the_attack_raises_the_loss_within_its_bounds(network, kind):
-    visit = visit_of(4, purified=kind == "through")
+    visit = visit_of(4, purified=kind != "raw", smooth=kind == "smooth")
     targets = torch.tensor([0, 1, 2, 3])
-    options = replace(TINY, attack=kind, attack_steps=4)
+    options = replace(TINY, attack="raw" if kind == "raw" else "through", attack_steps=4)
     start = np.random.default_rng(1).uniform(-1, 1, visit.pixels.shape).astype(np.float32)
     view = View(SIDE, 0)
     attacked = attack(network, visit, start, targets, view, options)
@@ -70,6 +84,26 @@ def test_the_attack_raises_the_loss_within_its_bounds(network, kind):
     else:
         seen = [sum(loss(View(SIDE, s)(p, visit.purified)) for s in range(6)) for p in (attacked, noise)]
         assert seen[0] > seen[1]
+
+
+def test_a_blur_as_stand_in_moves_neighbours_together(network):
+    start = np.zeros((4, SIDE, SIDE, 3), np.float32)
+    alike = []
+    for smooth in (False, True):
+        visit = visit_of(4, purified=True, smooth=smooth)
+        attacked = attack(network, visit, start, torch.tensor([0, 1, 2, 3]), View(SIDE, 0), TINY)
+        sign = (attacked - torch.from_numpy(visit.pixels).permute(0, 3, 1, 2).float())[1:].sign()
+        alike.append((sign[..., 1:] == sign[..., :-1]).float().mean().item())
+    assert alike[0] < 0.7 < alike[1]
+
+
+def test_two_boxes_have_the_spread_of_the_blur():
+    point = torch.zeros((1, 1, 21, 21))
+    point[..., 10, 10] = 1
+    seen = smoothed(point)
+    places = torch.arange(21) - 10.0
+    assert seen.sum() == pytest.approx(1, abs=1e-5)
+    assert (seen.sum(2) * places**2).sum() == pytest.approx(2.0**2, abs=1e-4)
 
 
 def test_diverse_inputs_keep_their_size_and_lose_a_border():
@@ -108,6 +142,11 @@ def test_batches_have_the_shares_that_were_asked_for():
     assert 0.4 < through.purified.mean() < 0.6
     assert (through.epsilon[attacked] >= 2).all()
     assert (through.epsilon <= 8).all()
+    assert not through.smooth.any()
+    half = Visits(images, data, replace(options, smooth_share=0.5)).make(0)
+    assert 0.3 < half.smooth[half.purified].mean() < 0.7
+    assert not half.smooth[~half.purified].any()
+    assert len(set(half.chosen[half.smooth]) & set(half.chosen[half.purified & ~half.smooth])) == 0
     raw = Visits(images, data, replace(options, attack="raw")).make(0)
     assert raw.purified[raw.epsilon > 0].all()
     np.testing.assert_array_equal(raw.pixels, through.pixels)  # the same seed, the same pictures
@@ -179,6 +218,14 @@ def test_a_run_with_a_teacher_is_another_run(made_up, tmp_path):
 
 
 def test_options_name_the_bad_field():
-    for field, value in {"attack": "both", "eps_low": 0.0, "eps_high": 1.0, "attack_steps": 0}.items():
+    for field, value in {
+        "attack": "both",
+        "eps_low": 0.0,
+        "eps_high": 1.0,
+        "attack_steps": 0,
+        "smooth_share": 2.0,
+    }.items():
         with pytest.raises(EdgeMddaError, match=f"^{field}: "):
             replace(TINY, **{field: value})
+    with pytest.raises(EdgeMddaError, match=r"^smooth_share: "):
+        replace(TINY, attack="raw", smooth_share=0.5)  # he does not go through the purifier
