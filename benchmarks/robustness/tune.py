@@ -50,7 +50,7 @@ KEEP_MELANOMAS = ("balanced",)
 """Presets that may not find fewer melanomas than no purifier does."""
 NOISE, SMOOTHING, MOST_LEFT = 4, 1.2, 0.92
 """Noise of +-4 grey levels on the drawn picture, smoothed (sigma in pixels) so that it holds nothing as fine: one
-that leaves more than this share of the error blurs away what it was to keep (tests/test_mdda.py)."""
+that leaves more than this share of the error blurs away what it was to keep (tests/test_mdda_quality.py)."""
 TIE = 0.01
 """Attacked accuracies as near as this are equal on so few images; the faster one wins."""
 EXAMPLES = """\
