@@ -1,8 +1,12 @@
-"""What several test modules share: the drawn image, the photographs where they exist, the compiled kernels."""
+"""What several test modules share: images, kernels, the tiny network, and a watched folder.
+
+The photographs are there only where their data set is.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -125,3 +129,38 @@ def made_up(tmp_path_factory) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return root
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that opens at once."""
+    import tiny_models
+
+    return tiny_models.save(tmp_path_factory.mktemp("model"), "tiny.tflite", tiny_models.tflite_model())
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """The folder that is watched."""
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def no_child_is_left() -> Iterator[None]:
+    """A test that fails leaves no process behind."""
+    from watch_folder import end_children
+
+    yield
+    end_children()
+
+
+@pytest.fixture
+def manager(tmp_path: Path):
+    """What systemd is for the service."""
+    from watch_folder import Manager
+
+    made = Manager(tmp_path / "notify")
+    yield made
+    made.socket.close()
