@@ -163,3 +163,11 @@ class Place:
         """What an interrupted installation leaves behind and the next one has to remove."""
         names = [path.name for path in (self.prefix / "releases").iterdir() if path.name.startswith(".")]
         return names + [path.name for path in self.prefix.iterdir() if path.name == "pending" or path.suffix == ".new"]
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The single line of a refusal."""
+    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("edge-mdda: "), done.stderr
+    return lines[0]

@@ -1,10 +1,11 @@
-"""What several test modules share: images, kernels, the tiny network, and a watched folder.
+"""What several test modules share: images, kernels, the tiny network, an installed board, and a watched folder.
 
 The photographs are there only where their data set is.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,47 @@ def made_up(tmp_path_factory) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return root
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> dict[str, Path]:
+    """Tiny bundles and keys by name."""
+    from bundles import OTHER_SEED, public_key, tiny
+
+    folder = tmp_path_factory.mktemp("store")
+    return {
+        "1": tiny(folder, "1.0"),
+        "2": tiny(folder, "2.0"),
+        "selftest": tiny(folder, "3.0", bad="selftest"),
+        "health": tiny(folder, "4.0", bad="health"),
+        "foreign": tiny(folder, "5.0", seed=OTHER_SEED),
+        "key": public_key(folder),
+        "other key": public_key(folder, OTHER_SEED),
+    }
+
+
+@pytest.fixture(scope="session")
+def base(store, tmp_path_factory) -> tuple[Path, Path]:
+    """A prefix with version 1, and a copy to restore it from."""
+    from bundles import Place
+
+    prefix = tmp_path_factory.mktemp("board") / "edge-mdda"
+    done = Place(prefix).install_sh(store["1"], "--pubkey", store["key"])
+    assert done.returncode == 0, done.stderr
+    kept = prefix.with_name("kept")
+    shutil.copytree(prefix, kept, symlinks=True)
+    return prefix, kept
+
+
+@pytest.fixture
+def place(base):
+    """A board that runs version 1."""
+    from bundles import Place
+
+    prefix, kept = base
+    shutil.rmtree(prefix, ignore_errors=True)
+    shutil.copytree(kept, prefix, symlinks=True)
+    return Place(prefix)
 
 
 @pytest.fixture(scope="session")
