@@ -7,6 +7,7 @@ resumed in the middle and see the same pictures again.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -93,6 +94,11 @@ def random_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
 def colour_view(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The image under another light and camera, every pixel in its place."""
     return np.ascontiguousarray(_colour(image, rng))
+
+
+def shipped_presets() -> dict[str, dict[str, Any]]:
+    """What the views depend on beside image and generator; a run that resumes must find the same."""
+    return {name: params.to_dict() for name, params in PRESETS.items()}
 
 
 @dataclass

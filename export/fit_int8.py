@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mdda.params import PRESETS
+from export.augment import shipped_presets
 from export.dataset import SIDE, LabelledImages, decode_all, iter_images, read_split
 from export.evaluate import purifier_seed
 from export.loop import Progress, StepLog, descend, follow, kept_share, require_same_run
@@ -128,6 +129,7 @@ def fit_int8(
         "options": asdict(options) | {"arch": teacher.arch},
         "init": file_hash(checkpoint),
         "label_hash": file_hash(data_root / "labels.csv"),
+        "purifier": shipped_presets(),
     }
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mdda.params import PRESETS
-from export.augment import RandomPurifier, colour_view
+from export.augment import RandomPurifier, colour_view, shipped_presets
 from export.dataset import SIDE, LabelledImages, decode_all, read_split
 from export.errors import ExportError
 from export.loop import Progress, StepLog, descend, follow, kept_share, require_same_run
@@ -301,7 +301,7 @@ def harden(
         "options": asdict(options) | {"arch": network.arch},
         "init": file_hash(checkpoint),
         "label_hash": file_hash(data_root / "labels.csv"),
-        "purifier": {name: params.to_dict() for name, params in PRESETS.items()},
+        "purifier": shipped_presets(),
         "teacher": None if teacher is None else file_hash(teacher),
     }
     guide: FakeQuantNet | None = None

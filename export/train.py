@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.augment import RandomPurifier, random_view
+from export.augment import RandomPurifier, random_view, shipped_presets
 from export.dataset import SIDE, DatasetError, LabelledImages, decode_all, read_split
 from export.loop import Progress, StepLog, descend, follow, kept_share, require_same_run
 from export.options import TrainOptions
@@ -139,7 +139,13 @@ def train(
     if empty:
         raise DatasetError(f"{data_root}: no training image of class {', '.join(empty)}")
     origin = file_hash(init) if init else "imagenet"
-    label_hash = file_hash(data_root / "labels.csv")
+    run = {
+        "labels": list(data.labels),
+        "options": asdict(options),
+        "init": origin,
+        "label_hash": file_hash(data_root / "labels.csv"),
+        "purifier": shipped_presets(),
+    }
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"
 
@@ -161,9 +167,7 @@ def train(
     first = 0
     if path.exists():
         stored = load_checkpoint(path)
-        known = asdict(TrainOptions()) | stored["options"]  # of a checkpoint from before an option existed
-        run = {"options": asdict(options), "init": origin, "label_hash": label_hash}
-        require_same_run(stored | {"options": known}, run, path)
+        require_same_run(stored, run, path)
         network.load_state_dict(stored["network"])
         average.load_state_dict(stored["ema"])
         optimiser.load_state_dict(stored["optimiser"])
@@ -171,20 +175,9 @@ def train(
         first = stored["step"]
 
     def save(step: int) -> None:
-        save_checkpoint(
-            path,
-            {
-                "labels": list(data.labels),
-                "options": asdict(options),
-                "init": origin,
-                "label_hash": label_hash,
-                "step": step,
-                "ema": average.state_dict(),
-                "network": network.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "torch_rng": torch.get_rng_state(),
-            },
-        )
+        state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
+        state |= {"ema": average.state_dict(), "torch_rng": torch.get_rng_state()}
+        save_checkpoint(path, run | {"step": step} | state)
 
     batches = Batches(decode_all(data, SIDE, SIDE), data, options)
     log_prior = torch.log(torch.from_numpy(batches.prior).float())

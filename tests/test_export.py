@@ -119,7 +119,7 @@ def test_options_name_the_bad_field():
             TrainOptions(**{field: value})
 
 
-def test_training_learns_stores_and_resumes(made_up, tmp_path):
+def test_training_learns_stores_and_resumes(made_up, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     from export.network import load_checkpoint
     from export.train import train
@@ -145,6 +145,9 @@ def test_training_learns_stores_and_resumes(made_up, tmp_path):
     assert changed > 100  # the average is no copy of the network
     with pytest.raises(EdgeMddaError, match="made with other options"):
         train(made_up, tmp_path / "cut", TrainOptions(steps=5, batch=4, size=64), checkpoint_every=2)
+    monkeypatch.setitem(PRESETS, "mild", PRESETS["strong"])  # the views would be others
+    with pytest.raises(EdgeMddaError, match="made with other options"):
+        train(made_up, tmp_path / "cut", TINY, checkpoint_every=2)
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(made_up, tmp_path):
