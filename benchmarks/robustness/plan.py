@@ -86,7 +86,7 @@ QUICK = (
 
 FULL = (
     *_GOALS,
-    *(Job("adaptive", name, (2.0,), 2, _BOTH, _STANDARD) for name in THROUGH),
+    *(Job("adaptive", name, (2.0,), 3, _BOTH, _STANDARD) for name in THROUGH),
     *_ITERATED,
     Job("gray", "mifgsm", (1.0, 2.0, 6.0, 8.0), 3, _OURS, _STANDARD),
     Job("gray", "pgd50", (1.0, 2.0, 6.0, 8.0), 2, _OURS, _STANDARD),
@@ -103,7 +103,7 @@ FULL = (
     Job("transfer", "mifgsm", (8.0,), 5, _OURS, _STANDARD),
     *(Job("gray", name, (2.0, 4.0, 8.0), 5, _OURS, _HARDENED) for name in ("pgd10", "difgsm")),
     Job("transfer", "difgsm", (8.0,), 5, _OURS, _HARDENED),
-    *(Job("adaptive", name, (2.0,), 2, _BOTH, _HARDENED) for name in THROUGH),
+    *(Job("adaptive", name, (2.0,), 3, _BOTH, _HARDENED) for name in THROUGH),
     *(
         Job("adaptive", name, (1.0, 4.0, 6.0, 8.0), 1, _BOTH, networks)
         for name in THROUGH
