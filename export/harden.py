@@ -65,8 +65,8 @@ class Visit:
     purified: np.ndarray
     """(n,) bool: seen through the purifier."""
     smooth: np.ndarray
-    """(n,) bool: the attacker has a blur stand in for the purifier; always the same images, so that what is kept of
-    one visit is a start for the next."""
+    """(n,) bool: the attacker has a blur stand in for the purifier, where there is one; always for the same images, so
+    that what is kept of one visit is a start for the next."""
     seed: int
 
 

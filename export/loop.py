@@ -58,7 +58,8 @@ def follow(average: torch.nn.Module, network: torch.nn.Module, keep: float) -> N
 def require_same_run(stored: Mapping[str, Any], run: Mapping[str, Any], path: Path) -> None:
     """EdgeMddaError unless a checkpoint was made by this very run."""
     if any(stored.get(name) != value for name, value in run.items()):
-        raise EdgeMddaError(f"{path}: made with other options, data or network; choose another --out or remove it")
+        why = "made with other options, data, network or presets; choose another --out or remove it"
+        raise EdgeMddaError(f"{path}: {why}")
 
 
 def forget_after(log: Path, step: int) -> None:

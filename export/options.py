@@ -28,7 +28,7 @@ def _require(options: Any, checks: dict[str, bool]) -> None:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Stored in the checkpoint; a run resumes only with the same options."""
+    """Stored in the checkpoint; a run resumes only with the same options and presets."""
 
     arch: str = _option("efficientnet-lite0", f"network, one of {', '.join(ARCHITECTURES)}")
     steps: int = _option(1200, "optimiser steps")
@@ -59,7 +59,7 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class HardenOptions:
-    """Of adversarial training; stored in its checkpoint, and a run resumes only with the same options."""
+    """Of adversarial training; stored in its checkpoint, and a run resumes only with the same options and presets."""
 
     attack: str = _option("through", "who attacks: raw (the network alone) or through (the purifier too)")
     steps: int = _option(700, "optimiser steps")
@@ -71,7 +71,7 @@ class HardenOptions:
     ema: float = _option(0.99, "decay of the averaged weights")
     attack_steps: int = _option(2, "gradient steps of the attacker at each visit of an image")
     step_share: float = _option(0.5, "length of such a step, as a share of the perturbation's size")
-    smooth_share: float = _option(0.0, "share of the images whose attacker has a blur stand in for the purifier")
+    smooth_share: float = _option(0.0, "through: share of the images whose attacker has a blur in the purifier's place")
     eps_low: float = _option(2.0, "smallest perturbation in grey levels")
     eps_high: float = _option(4.0, "largest perturbation in grey levels")
     attacked_share: float = _option(0.85, "share of the images that are attacked")
@@ -104,7 +104,7 @@ class HardenOptions:
 
 @dataclass(frozen=True)
 class Int8Options:
-    """Of fitting a network to int8; stored in its checkpoint, and a run resumes only with the same options."""
+    """Of fitting to int8; stored in its checkpoint, and a run resumes only with the same options and presets."""
 
     fit_images: int = _option(256, "training images that ranges, rounding and biases are fitted to (20 MB each)")
     float_layers: int = _option(2, "first convolutions that stay in float; their outputs are the most sensitive")

@@ -107,7 +107,7 @@ def train(
 ) -> Path:
     """Train on the ``train`` split of ``data_root`` and return the checkpoint's path.
 
-    A checkpoint of the same options in ``out`` is resumed. ``out/log.jsonl`` gets a line every few steps.
+    A checkpoint of the same options and presets in ``out`` is resumed. ``out/log.jsonl`` gets a line every few steps.
 
     Parameters
     ----------

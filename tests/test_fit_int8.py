@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from edge_mdda.errors import EdgeMddaError  # noqa: E402
+from edge_mdda.params import PRESETS  # noqa: E402
 from export import rounding  # noqa: E402
 from export.dataset import CLASSES, SIDE  # noqa: E402
 from export.demo import draw  # noqa: E402
@@ -174,7 +175,7 @@ def test_descent_beats_the_nearest_step():
     assert error.mean() < 0.45 * plain.mean()
 
 
-def test_a_run_resumes_and_its_ranges_survive(root, tmp_path):
+def test_a_run_resumes_and_its_ranges_survive(root, tmp_path, monkeypatch):
     from export.fit_int8 import fit_int8, stored_ranges
     from export.sources import SourceOptions, open_source
 
@@ -207,6 +208,10 @@ def test_a_run_resumes_and_its_ranges_survive(root, tmp_path):
 
     with pytest.raises(EdgeMddaError, match="made with other options"):
         fit_int8(root, root / "float.pt", tmp_path / "cut", replace(TINY, lr=1e-3))
+    with monkeypatch.context() as other:
+        other.setitem(PRESETS, "mild", PRESETS["strong"])  # other pictures to fit to
+        with pytest.raises(EdgeMddaError, match=r"made with other .* or presets"):
+            fit_int8(root, root / "float.pt", tmp_path / "cut", TINY)
     with pytest.raises(EdgeMddaError, match="fitted to int8 already"):
         fit_int8(root, path, tmp_path / "again", TINY)
     with pytest.raises(EdgeMddaError, match="--reference"):

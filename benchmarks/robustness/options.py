@@ -19,7 +19,7 @@ MAX_IMAGES = 10_000  # of a class
 MAX_SEED = 2**31 - 1
 EXAMPLES = """examples:
   python -m benchmarks.robustness --quick --json out.json
-  python -m benchmarks.robustness --model all --out report/          an hour or two; the same command goes on
+  python -m benchmarks.robustness --model all --out report/          some hours; the same command goes on
   python -m benchmarks.robustness --images 1000 --out report/        all of test in every row; for a GPU: --device cuda
   python -m benchmarks.robustness --attacks difgsm,pgd10 --eps 2,4 --defences none,mdda_balanced --images 20
 

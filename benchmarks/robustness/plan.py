@@ -51,7 +51,6 @@ THROUGH = (ADAPTIVE, ADAPTIVE_SMOOTH)
 _STANDARD, _HARDENED = ("standard",), ("hardened",)
 _BOTH = ("none", "mdda_balanced")
 _OURS = (*_BOTH, "mdda_mild", "mdda_strong")
-_EPS = (1.0, 2.0, 4.0, 6.0, 8.0)
 _OTHERS = ("bdr", "sr", "nrp", "jpeg", "median", "gaussian", "nlm", "rof")  # TVM's 20 slow draws would take the longest
 
 _GOALS = (
@@ -111,9 +110,9 @@ FULL = (
     ),
     Job("adaptive", ADAPTIVE, (2.0,), 1, networks=_STANDARD),
     Job("adaptive", ADAPTIVE_SMOOTH, (2.0,), 1, (*_OURS, *_OTHERS), _STANDARD),
-    Job("black", SQUARE, _EPS, 1, _BOTH, _STANDARD),
+    Job("black", SQUARE, (1.0, 2.0, 4.0, 6.0, 8.0), 1, _BOTH, _STANDARD),
 )
-"""For an hour or two of two cores; with ``--images`` a faster machine does more."""
+"""For some hours of two cores; with ``--images`` a faster machine does more."""
 
 ATTACK_NAMES = tuple(dict.fromkeys(job.attack for job in FULL))
 
