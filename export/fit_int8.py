@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mdda.params import PRESETS
-from export.augment import shipped_presets
 from export.dataset import SIDE, LabelledImages, decode_all, iter_images, read_split
 from export.evaluate import purifier_seed
 from export.loop import Progress, StepLog, descend, follow, kept_share, require_same_run
 from export.options import Int8Options, TrainOptions
-from export.train import Batches, file_hash, keep_freed_memory, learning_rate
+from export.train import Batches, keep_freed_memory, learning_rate, run_of
 
 if TYPE_CHECKING:
     import torch
@@ -124,13 +123,7 @@ def fit_int8(
     if stored_ranges(content) is not None:
         raise CheckpointError(f"{checkpoint}: is fitted to int8 already; start from the float network's checkpoint")
     data = read_split(data_root, "train", tuple(content["labels"]))
-    run = {
-        "labels": list(data.labels),
-        "options": asdict(options) | {"arch": teacher.arch},
-        "init": file_hash(checkpoint),
-        "label_hash": file_hash(data_root / "labels.csv"),
-        "purifier": shipped_presets(),
-    }
+    run = run_of(data_root, data.labels, asdict(options) | {"arch": teacher.arch}, checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"
     stored = load_checkpoint(path) if path.exists() else None

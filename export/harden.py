@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mdda.params import PRESETS
-from export.augment import RandomPurifier, colour_view, shipped_presets
+from export.augment import RandomPurifier, colour_view
 from export.dataset import SIDE, LabelledImages, decode_all, read_split
 from export.errors import ExportError
 from export.loop import Progress, StepLog, descend, follow, kept_share, require_same_run
 from export.options import HardenOptions, TrainOptions
-from export.train import GRADIENT_CLIP, SAMPLING_POWER, file_hash, keep_freed_memory
+from export.train import GRADIENT_CLIP, SAMPLING_POWER, file_hash, keep_freed_memory, run_of
 from export.train import learning_rate as cosine
 
 if TYPE_CHECKING:
@@ -296,14 +296,8 @@ def harden(
     torch.set_num_threads(threads)
     network, content = network_from_checkpoint(checkpoint)
     data = read_split(data_root, "train", tuple(content["labels"]))
-    run = {
-        "labels": list(data.labels),
-        "options": asdict(options) | {"arch": network.arch},
-        "init": file_hash(checkpoint),
-        "label_hash": file_hash(data_root / "labels.csv"),
-        "purifier": shipped_presets(),
-        "teacher": None if teacher is None else file_hash(teacher),
-    }
+    run = run_of(data_root, data.labels, asdict(options) | {"arch": network.arch}, checkpoint)
+    run["teacher"] = None if teacher is None else file_hash(teacher)
     guide: FakeQuantNet | None = None
     if teacher is not None:
         guiding, known = network_from_checkpoint(teacher)

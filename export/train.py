@@ -14,10 +14,11 @@ import ctypes
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,17 @@ def keep_freed_memory() -> None:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, to tell whether a run is resumed with the same data."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run_of(data_root: Path, labels: Sequence[str], options: Mapping[str, Any], init: Path | None) -> dict[str, Any]:
+    """What a run is known by: stored in its checkpoint, and compared when it is resumed."""
+    return {
+        "labels": list(labels),
+        "options": dict(options),
+        "init": file_hash(init) if init else "imagenet",
+        "label_hash": file_hash(data_root / "labels.csv"),
+        "purifier": shipped_presets(),
+    }
 
 
 class Batches:
@@ -138,14 +150,7 @@ def train(
     empty = [label for label, n in zip(data.labels, data.class_counts(), strict=True) if n == 0]
     if empty:
         raise DatasetError(f"{data_root}: no training image of class {', '.join(empty)}")
-    origin = file_hash(init) if init else "imagenet"
-    run = {
-        "labels": list(data.labels),
-        "options": asdict(options),
-        "init": origin,
-        "label_hash": file_hash(data_root / "labels.csv"),
-        "purifier": shipped_presets(),
-    }
+    run = run_of(data_root, data.labels, asdict(options), init)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"
 

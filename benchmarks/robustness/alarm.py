@@ -22,7 +22,6 @@ from export.operating import disagreements
 
 PER_CLASS = 20
 GRAY = (("fgsm", 4.0), ("pgd10", 2.0), ("pgd10", 4.0), ("difgsm", 2.0), ("difgsm", 6.0))
-ADAPTIVE_EPS, ADAPTIVE_PER_CLASS = 2.0, 3  # as many as in a run, which shares its images
 DRAWS = (1, 2, 4, 8)
 HEAD = (
     "| attack | eps | knows | draws | n | AUROC | alarms at the threshold | balanced accuracy | spread |\n|"
@@ -116,10 +115,10 @@ def execute(args: argparse.Namespace) -> int:
     show(alarm.rows("clean", 0.0, "gray", None))
     for attack, eps in GRAY:
         show(alarm.rows(attack, eps, "gray", study.attacked(attack, eps)))
-    few = Study(study.target, study.photos.first(ADAPTIVE_PER_CLASS), study.maker, study.threads, study.seed)
+    few = Study(study.target, study.photos.first(plan.ADAPTIVE_PER_CLASS), study.maker, study.threads, study.seed)
     for attack in plan.THROUGH:
         made = _adaptive(attack, few, args.preset)
-        show(Alarm(few, args.preset, draws).rows(attack, ADAPTIVE_EPS, "adaptive", made))
+        show(Alarm(few, args.preset, draws).rows(attack, plan.ADAPTIVE_EPS, "adaptive", made))
     if args.json:
         content = {**study.about(args.command), "preset": args.preset, "retake_at": alarm.retake_at, "rows": rows}
         write_json(args.json, content)
@@ -133,7 +132,7 @@ def _adaptive(attack: str, study: Study, preset: str) -> np.ndarray:
     target = study.target
     with Pipeline(DEFENCES[f"mdda_{preset}"], target.classifier, study.threads) as pipeline:
         made = study.maker.through_defence(
-            attack, target.twin, target.digest, pipeline, study.photos, ADAPTIVE_EPS, True
+            attack, target.twin, target.digest, pipeline, study.photos, plan.ADAPTIVE_EPS, True
         )
     return made.images
 

@@ -47,6 +47,7 @@ UNIVERSAL = "universal"
 SQUARE = "square"
 ADAPTIVE, ADAPTIVE_SMOOTH = "pgd50", "pgd50smooth"  # the identity, and a blur, stand in for the defence
 THROUGH = (ADAPTIVE, ADAPTIVE_SMOOTH)
+ADAPTIVE_EPS, ADAPTIVE_PER_CLASS = 2.0, 3  # of the full run's adaptive rows with the most images, and of the alarm's
 
 _STANDARD, _HARDENED = ("standard",), ("hardened",)
 _BOTH = ("none", "mdda_balanced")
@@ -85,15 +86,14 @@ QUICK = (
 
 FULL = (
     *_GOALS,
-    *(Job("adaptive", name, (2.0,), 3, _BOTH, _STANDARD) for name in THROUGH),
+    *(Job("adaptive", name, (ADAPTIVE_EPS,), ADAPTIVE_PER_CLASS, _BOTH, _STANDARD) for name in THROUGH),
     *_ITERATED,
     Job("gray", "mifgsm", (1.0, 2.0, 6.0, 8.0), 3, _OURS, _STANDARD),
     Job("gray", "pgd50", (1.0, 2.0, 6.0, 8.0), 2, _OURS, _STANDARD),
     Job("gray", "difgsm", (1.0, 4.0, 8.0), 5, networks=_STANDARD),
     *(Job("gray", name, (1.0, 2.0, 6.0, 8.0), 5, networks=_STANDARD) for name in ("fgsm", "pgd10")),
     *(Job("gray", name, (4.0,), 2, networks=_STANDARD) for name in ("deepfool", "autoattack")),
-    Job("gray", "deepfool", (1.0, 2.0, 6.0, 8.0), 2, _OURS, _STANDARD),
-    Job("gray", "autoattack", (1.0, 2.0, 6.0, 8.0), 2, _OURS, _STANDARD),
+    *(Job("gray", name, (1.0, 2.0, 6.0, 8.0), 2, _OURS, _STANDARD) for name in ("deepfool", "autoattack")),
     Job("gray", UNIVERSAL, (8.0,), 5, networks=_STANDARD),
     Job("gray", UNIVERSAL, (1.0, 2.0, 4.0, 6.0), 5, _OURS, _STANDARD),
     Job("gray", STICKER, (0.0,), 5, networks=_STANDARD),
@@ -102,7 +102,7 @@ FULL = (
     Job("transfer", "mifgsm", (8.0,), 5, _OURS, _STANDARD),
     *(Job("gray", name, (2.0, 4.0, 8.0), 5, _OURS, _HARDENED) for name in ("pgd10", "difgsm")),
     Job("transfer", "difgsm", (8.0,), 5, _OURS, _HARDENED),
-    *(Job("adaptive", name, (2.0,), 3, _BOTH, _HARDENED) for name in THROUGH),
+    *(Job("adaptive", name, (ADAPTIVE_EPS,), ADAPTIVE_PER_CLASS, _BOTH, _HARDENED) for name in THROUGH),
     *(
         Job("adaptive", name, (1.0, 4.0, 6.0, 8.0), 1, _BOTH, networks)
         for name in THROUGH
