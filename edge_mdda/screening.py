@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from edge_mdda import NOTICE
+from edge_mdda import NOTICE, __version__
 from edge_mdda.classifier import Classifier, open_classifier
 from edge_mdda.digest import sha256
 from edge_mdda.errors import ParamsError
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 PURIFY_MODES = ("off", "on", "both")
-MIN_CONTRAST = 2.0  # grey levels, standard deviation; a blank or capped lens stays below
-MIN_SIDE_SHARE = 0.5  # of the model's input; a smaller picture is mostly interpolation
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,14 @@ class Screening:
     """(height, width, 3) uint8 at the model's size; not part of the JSON."""
     resize_ms: float = 0.0
     """Share of ``timings_ms["decode"]`` after the decoder: to the model's size, and the look at its quality."""
+    time: str = ""
+    """When it was screened, UTC, as RFC 3339 writes it; what the board's clock says."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the picture in pixels."""
+    seen: tuple[int, int, int, int] | None = None
+    """Left, top, right and bottom of the square that was judged, where a dark border was cut away."""
+    quality: tuple[dict[str, Any], ...] = ()
+    """The checks of the picture: name, value, threshold, ok, advice; see :mod:`edge_mdda.picture.quality`."""
 
     @property
     def label(self) -> str:
@@ -100,6 +107,11 @@ class Screening:
             "kernels": self.kernels,
             "model": self.model,
             "operating_point": self.operating_point,
+            "quality": list(self.quality),
+            "size": list(self.size),
+            "seen": None if self.seen is None else list(self.seen),
+            "time": self.time,
+            "version": __version__,
             "timings_ms": {name: round(value, 3) for name, value in self.timings_ms.items()},
             "notice": NOTICE,
         }
@@ -214,6 +226,9 @@ class Screener:
         """
         import numpy as np
 
+        from edge_mdda.picture.field import useful_square
+        from edge_mdda.picture.quality import judge, problem
+
         manifest = self.classifier.manifest
         start = time.perf_counter()
         if isinstance(source, bytes):
@@ -223,9 +238,11 @@ class Screener:
         picture = decode(content, self.limits)
         pixels_there = time.perf_counter()
         stored_size = picture.shape[:2]
-        raw = fit(picture, manifest.height, manifest.width, manifest.crop)
-        del picture  # up to 120 MB that the rest need not carry along
-        problem = _quality_problem(raw, stored_size)
+        square = useful_square(picture)
+        view = picture if square is None else np.ascontiguousarray(picture[square])
+        raw = fit(view, manifest.height, manifest.width, manifest.crop)
+        verdicts = judge(raw, view.shape[:2])
+        del picture, view  # up to 120 MB that the rest need not carry along
         decoded = time.perf_counter()
         drawn: list[np.ndarray] = []
         if self._purifier:
@@ -251,7 +268,7 @@ class Screener:
             malignant=float(shares[0]),
             disagreement=disagreement,
             top_changed=bool(rows[0].argmax() != rows[1].argmax()) if both else None,
-            advice=advise(float(shares.max()), disagreement, manifest.refer_at, manifest.retake_at, problem),
+            advice=advise(float(shares.max()), disagreement, manifest.refer_at, manifest.retake_at, problem(verdicts)),
             purify={"preset": self.preset, "seed": seed, "draws": self.draws} if self._purifier else None,
             spread=_spread(of_draws, malignant_columns) if len(drawn) > 1 else None,
             kernels=backend().to_dict() if self._purifier else None,
@@ -271,6 +288,10 @@ class Screener:
             },
             purified=drawn[0] if drawn else None,
             resize_ms=(decoded - pixels_there) * 1e3,
+            time=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            size=(stored_size[1], stored_size[0]),
+            seen=None if square is None else (square[1].start, square[0].start, square[1].stop, square[0].stop),
+            quality=tuple(verdict.to_dict() for verdict in verdicts),
         )
 
 
@@ -280,21 +301,6 @@ def _spread(answers: np.ndarray, malignant_columns: list[int]) -> dict[str, floa
         "malignant": float(answers[:, malignant_columns].sum(axis=1).std()),
         "agreement": float((answers.argmax(axis=1) == top).mean()),
     }
-
-
-def _quality_problem(fitted: np.ndarray, stored_size: tuple[int, ...]) -> str | None:
-    """Why a picture shows too little to judge, or None; ``fitted`` is at the model's size."""
-    h, w = stored_size
-    if h < MIN_SIDE_SHARE * fitted.shape[0] or w < MIN_SIDE_SHARE * fitted.shape[1]:
-        return f"the picture has only {w} x {h} pixels"
-    import numpy as np
-
-    values = fitted.reshape(-1, fitted.shape[2])
-    # std() would make two copies in float64; the squares of 8 bits fit into 16.
-    variance = np.square(values, dtype=np.uint16).mean(axis=0) - values.mean(axis=0) ** 2
-    if float(variance.max()) < MIN_CONTRAST**2:
-        return f"the picture is blank (contrast below {MIN_CONTRAST:g} grey levels)"
-    return None
 
 
 def advise(
@@ -309,7 +315,7 @@ def advise(
     if malignant >= refer_at:
         return Advice("refer", f"a view has a malignant share of {malignant:.3f}, at least {refer_at:.3f}")
     if problem:
-        return Advice("retake", f"{problem}; take it again, and refer if that does not help")
+        return Advice("retake", f"{problem}; refer if that does not help")
     if disagreement is not None and disagreement >= retake_at:
         return Advice(
             "retake",

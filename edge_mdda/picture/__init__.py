@@ -1,0 +1,1 @@
+"""What a picture is fit for, before a network's answer to it counts."""

@@ -1,0 +1,113 @@
+"""Whether a picture can be judged: light, colour, focus, field of view, and whether it looks like a lesion at all.
+
+A network answers whatever it is shown. Each check here has a name, a measured value, a threshold and one sentence that
+says what to do; a picture that fails one is never called routine. The thresholds were chosen on the train and val splits
+of three sources so that few of their pictures fail; ``python -m benchmarks.inputs`` prints how many, and what the
+checks catch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_mdda.picture.statistics import NAMES, border_share, burnt_share, statistics
+
+MIN_CONTRAST = 2.0  # grey levels, standard deviation; a blank or capped lens stays below
+MIN_SIDE_SHARE = 0.5  # of the model's input; a smaller picture is mostly interpolation
+MAX_BURNT = 0.2  # share of the pixels white in all channels
+MIN_LIGHT = 98.0  # grey levels, of the lightest 5 % of a coarse view
+MIN_HUE = 0.6  # log grey levels of colour that does not follow the light
+MIN_RED_OVER_BLUE = -5.0  # grey levels, mean; blood makes skin redder than blue under any lamp for medical use
+MIN_FINE = -1.0  # log ratio of the finest to four times coarser detail
+MIN_FINE_LEAST = -1.03  # the same, across or down, whichever is less: motion blurs one direction
+MAX_BORDER = 0.08  # share of the pixels that may stay black
+MAX_DISTANCE = 7.8  # Mahalanobis distance to the nearest source of usual photographs
+INDEPENDENT = [k for k, name in enumerate(NAMES) if name != "fine_share"]  # that one is a difference of two others
+USUAL = Path(__file__).with_name("usual.json")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One check of one picture."""
+
+    name: str
+    value: float
+    threshold: float
+    ok: bool
+    advice: str
+    """What is wrong and what to do; empty where nothing is."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"name": self.name, "value": round(self.value, 3), "threshold": self.threshold, "ok": self.ok,
+                "advice": self.advice}  # fmt: skip
+
+
+@cache
+def _usual() -> list[tuple[np.ndarray, np.ndarray]]:
+    stored = json.loads(USUAL.read_text(encoding="utf-8"))
+    return [(np.array(source["mean"]), np.array(source["precision"])) for source in stored["sources"]]
+
+
+def distance(values: np.ndarray) -> float:
+    """Mahalanobis distance of the statistics to the nearest of the sources that they were fitted to."""
+    gaps = ((values[INDEPENDENT] - mean, precision) for mean, precision in _usual())
+    return float(min(gap @ precision @ gap for gap, precision in gaps) ** 0.5)
+
+
+def judge(fitted: np.ndarray, stored_size: tuple[int, ...]) -> list[Verdict]:
+    """Every check of one picture, in the order in which a failed one should be told.
+
+    Parameters
+    ----------
+    fitted : ndarray
+        (h, w, 3) uint8 RGB at the network's size.
+    stored_size : tuple of int
+        Height and width of the picture before it was brought there.
+    """
+    height, width = stored_size[:2]
+    side = min(height / fitted.shape[0], width / fitted.shape[1])
+    flat = fitted.reshape(-1, fitted.shape[2])
+    # std() would make two copies in float64; the squares of 8 bits fit into 16.
+    variance = np.square(flat, dtype=np.uint16).mean(axis=0) - flat.mean(axis=0) ** 2
+    contrast = float(np.sqrt(max(variance.max(), 0.0)))
+    values = statistics(fitted)
+    named = dict(zip(NAMES, map(float, values), strict=True))
+    redness = named["red_green"] + named["green_blue"]
+    border, burnt, far = border_share(fitted), burnt_share(fitted), distance(values)
+
+    def least(name: str, value: float, threshold: float, advice: str) -> Verdict:
+        ok = value >= threshold
+        return Verdict(name, value, threshold, ok, "" if ok else advice)
+
+    def most(name: str, value: float, threshold: float, advice: str) -> Verdict:
+        ok = value <= threshold
+        return Verdict(name, value, threshold, ok, "" if ok else advice)
+
+    sharp = "not sharp: hold still, focus, and take it again"
+    return [
+        least("size", side, MIN_SIDE_SHARE, f"the picture has only {width} x {height} pixels: take a larger one"),
+        least("contrast", contrast, MIN_CONTRAST,
+              f"the picture is blank (contrast below {MIN_CONTRAST:g} grey levels): uncover the lens and take it again"),
+        least("light", named["light_end"], MIN_LIGHT, "too dark: switch the lamp on and take it again"),
+        most("burnt", burnt, MAX_BURNT, "too bright: lower the lamp or the exposure and take it again"),
+        least("colour", named["log_hue"], MIN_HUE, "no colour: switch the camera to colour and take it again"),
+        least("red over blue", redness, MIN_RED_OVER_BLUE,
+              "the colours are not those of skin: check the white balance and the order of the channels"),
+        most("border", border, MAX_BORDER, "much of the picture is black: bring the lesion into the field of view"),
+        least("focus", named["fine_share"], MIN_FINE, sharp),
+        least("motion", named["fine_least"], MIN_FINE_LEAST, sharp),
+        most("unlike", far, MAX_DISTANCE,
+             "unlike the photographs of lesions that this program knows: check light, focus and what is in the picture"),
+    ]  # fmt: skip
+
+
+def problem(verdicts: list[Verdict]) -> str | None:
+    """What to tell of the first check that failed, or None."""
+    return next((verdict.advice for verdict in verdicts if not verdict.ok), None)

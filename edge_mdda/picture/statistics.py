@@ -1,0 +1,89 @@
+"""Numbers that tell a dermatoscope's picture of a lesion from a spoiled one, and from what is no lesion.
+
+All are taken at the network's size. They know nothing of the diagnosis; ``python -m benchmarks.inputs fit`` takes them
+from photographs of several sources and writes what is usual into ``usual.json``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+DARK_LEVEL = 14  # grey levels of the brightest channel; below it lies no skin, only the border of the field of view
+BURNT_LEVEL = 252  # grey levels of the darkest channel
+OPEN_SHARE = 0.05  # of the pixels; below it a share says nothing
+FLOOR = 0.05  # grey levels; logarithms of energies begin here
+NAMES = (
+    "light", "dark_end", "light_end", "log_contrast", "red_green", "green_blue", "log_colour", "log_fine", "log_middle",
+    "log_coarse", "fine_share", "fine_least", "centre", "log_grain_direction", "lattice", "log_hue",
+)  # fmt: skip
+"""Names of the statistics, in the order of :func:`statistics`."""
+
+
+def border_share(pixels: np.ndarray) -> float:
+    """Share of the pixels that are black: outside a round field of view, a letterbox, a covered lens."""
+    return float((pixels.max(axis=2) < DARK_LEVEL).mean())
+
+
+def burnt_share(pixels: np.ndarray) -> float:
+    """Share of the pixels that are white in all channels."""
+    return float((pixels.min(axis=2) > BURNT_LEVEL).mean())
+
+
+def _halved(plane: np.ndarray) -> np.ndarray:
+    h, w = plane.shape[0] & ~1, plane.shape[1] & ~1
+    plane = plane[:h, :w]
+    return (plane[::2, ::2] + plane[1::2, ::2] + plane[::2, 1::2] + plane[1::2, 1::2]) * np.float32(0.25)
+
+
+def _slope(plane: np.ndarray) -> tuple[float, float]:
+    """Root mean square differences across and down."""
+    return (
+        float(np.sqrt(np.square(np.diff(plane, axis=1)).mean())),
+        float(np.sqrt(np.square(np.diff(plane, axis=0)).mean())),
+    )
+
+
+def statistics(pixels: np.ndarray) -> np.ndarray:
+    """The statistics of ``NAMES`` for one picture.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        (h, w, 3) uint8 RGB at the network's size.
+
+    Returns
+    -------
+    ndarray
+        (len(NAMES),) float32; grey levels, logarithms of grey levels, or shares.
+    """
+    image = pixels.astype(np.float32)
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    coarse = luma
+    for _ in range(3):
+        coarse = _halved(coarse)
+    ends = np.percentile(coarse, (5, 50, 95))
+    red_green, green_blue = red - green, green - blue
+    colour = float(np.sqrt(red_green.var() + green_blue.var()))
+    # What is left of the colour once its part that follows the light is taken out: nothing in a toned grey picture.
+    light = (luma - luma.mean()) / max(float(luma.std()), FLOOR)
+    left = [plane - plane.mean() - (plane * light).mean() * light for plane in (red_green, green_blue)]
+    hue = float(np.sqrt(left[0].var() + left[1].var()))
+    slopes, plane = [], luma
+    for _ in range(3):
+        slopes.append(_slope(plane))
+        plane = _halved(plane)
+    levels = np.hypot(*np.array(slopes).T) + FLOOR
+    fine, coarser = (np.array(slopes[k]) + FLOOR for k in (0, 2))
+    directions = abs(np.log(fine[0] / fine[1]))
+    h, w = coarse.shape
+    inner = coarse[h // 4 : h - h // 4, w // 4 : w - w // 4].mean()
+    spectrum = np.abs(np.fft.rfft2(luma[::2, ::2] - luma.mean()))
+    spectrum[:4], spectrum[-3:], spectrum[:, :4] = 0, 0, 0
+    peaked = float(spectrum.max() / (np.sqrt(np.square(spectrum).mean()) + FLOOR))
+    values = (
+        ends[1], ends[0], ends[2], np.log(float(coarse.std()) + FLOOR), red_green.mean(), green_blue.mean(),
+        np.log(colour + FLOOR), *np.log(levels), np.log(levels[0] / levels[2]), np.log(fine / coarser).min(),
+        float(inner - coarse.mean()), directions, np.log(peaked + FLOOR), np.log(hue + FLOOR),
+    )  # fmt: skip
+    return np.array(values, np.float32)

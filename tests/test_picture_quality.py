@@ -1,0 +1,127 @@
+"""Spoiled pictures and pictures of no lesion are never routine; good ones pass."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from benchmarks.inputs import SOURCES, as_png, false_retakes, kinds, no_lesions
+from edge_mdda import Screener
+from edge_mdda.picture.field import useful_square
+from edge_mdda.picture.quality import judge, problem
+from edge_mdda.screening import PURIFY_MODES
+
+DATA = Path("../shared/data")
+MOST_FALSE = 0.03  # of the unspoiled pictures of each source
+
+
+def lesion(side: int = 224) -> np.ndarray:
+    """A drawn lesion with the grain and the colours of a photograph."""
+    import cv2
+
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    inside = 1 / (1 + np.exp((np.hypot(x, y * 1.2) - 0.25) * 40))
+    base = np.array([205, 150, 135])[None, None] * (1 - inside[..., None]) + np.array([120, 75, 70]) * inside[..., None]
+    for sigma, strength in ((1.2, 14), (4, 45), (14, 160)):
+        base = base + cv2.GaussianBlur(rng.normal(0, strength, base.shape), (0, 0), sigma)
+    return base.clip(0, 255).astype(np.uint8)
+
+
+def failed(picture: np.ndarray) -> set[str]:
+    return {verdict.name for verdict in judge(picture, picture.shape[:2]) if not verdict.ok}
+
+
+def test_a_lesion_passes_every_check():
+    assert failed(lesion()) == set()
+    assert problem(judge(lesion(), (224, 224))) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("brightness 0.2", "light"),
+        ("greyscale", "colour"),
+        ("sepia", "colour"),
+        ("red and blue swapped", "red over blue"),
+        ("negative", "red over blue"),
+        ("defocus 3 px", "focus"),
+        ("motion 15 px", "motion"),
+        ("motion down 15 px", "motion"),
+        ("letterbox 30 %", "border"),
+    ],
+)
+def test_each_kind_of_fault_has_its_name(kind, name):
+    assert name in failed(kinds()[kind](lesion()))
+
+
+def test_a_failed_check_says_what_to_do():
+    for verdict in judge(np.zeros((224, 224, 3), np.uint8), (50, 60)):
+        assert verdict.ok is (verdict.advice == "")
+        assert "\n" not in verdict.advice
+    assert "60 x 50" in problem(judge(np.zeros((224, 224, 3), np.uint8), (50, 60)))
+
+
+@pytest.mark.parametrize("name", sorted(no_lesions()))
+def test_what_is_no_lesion_is_never_routine(name, screener):
+    assert screener.screen(as_png(no_lesions()[name]), seed=1).advice.action != "routine"
+
+
+@pytest.fixture(scope="module")
+def screener():
+    with Screener(purify=PURIFY_MODES[-1]) as opened:
+        yield opened
+
+
+def test_the_answer_carries_the_checks_the_size_and_the_time(screener):
+    answer = screener.screen(as_png(kinds()["brightness 0.2"](lesion(300))), seed=1).to_dict()
+    assert answer["advice"] != "routine"
+    assert [v["name"] for v in answer["quality"] if not v["ok"]][0] == "light"
+    assert answer["size"] == [300, 300]
+    assert answer["time"].endswith("Z")
+    assert json.loads(json.dumps(answer)) == answer
+
+
+@pytest.mark.parametrize("share", [0.6, 0.8, 0.98])
+def test_a_round_field_is_cut_to_a_square_without_border(share):
+    picture = kinds()["round field 50 %"](np.full((600, 800, 3), 150, np.uint8))
+    y, x = np.mgrid[:600, :800]
+    picture[...] = 150
+    picture[np.hypot(y - 299.5, x - 399.5) > share * 300] = 0
+    rows, columns = useful_square(picture)
+    cut = picture[rows, columns]
+    assert (cut == 0).all(axis=2).mean() < 0.02
+    assert min(cut.shape[:2]) > 0.9 * share * 600 / np.sqrt(2)
+
+
+def test_a_black_lesion_is_no_border():
+    picture = np.full((400, 400, 3), 170, np.uint8)
+    picture[120:280, 120:280] = 3
+    assert useful_square(picture) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.uint8, st.tuples(st.integers(32, 80), st.integers(32, 80), st.just(3))))
+def test_any_picture_gets_finite_verdicts(picture):
+    verdicts = judge(picture, picture.shape[:2])
+    assert all(np.isfinite(verdict.value) for verdict in verdicts)
+    square = useful_square(picture)
+    assert square is None or picture[square].size > 0
+
+
+def test_the_checks_load_no_more_than_the_screening_has():
+    code = "import sys, edge_mdda.picture.quality; print([m for m in ('scipy', 'PIL', 'numba') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(not (DATA / "siim2020").is_dir(), reason="the data sets are not here")
+def test_few_good_pictures_of_any_source_are_sent_back():
+    table = false_retakes(DATA)
+    assert [row["source"] for row in table] == list(SOURCES)
+    assert all(row["share"] <= MOST_FALSE for row in table), table
