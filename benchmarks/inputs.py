@@ -50,7 +50,9 @@ def fit(data: Path) -> None:
     """Mean and inverse covariance of each source's train split, without its most unusual pictures."""
     sources = []
     for name in SOURCES:
-        values = np.array([statistics(read(path)) for _, path in rows(data / name, "train")], np.float64)[:, INDEPENDENT]
+        values = np.array([statistics(read(path)) for _, path in rows(data / name, "train")], np.float64)[
+            :, INDEPENDENT
+        ]
         kept = values
         for _ in range(ROUNDS):
             mean, precision = kept.mean(0), np.linalg.inv(np.cov(kept.T))
@@ -59,8 +61,15 @@ def fit(data: Path) -> None:
             kept = values[far <= np.quantile(far, KEPT)]
         mean, precision = kept.mean(0), np.linalg.inv(np.cov(kept.T))
         rounded = [[float(f"{value:.8g}") for value in row] for row in precision]
-        sources.append({"name": name, "images": len(values), "mean": [float(f"{v:.8g}") for v in mean], "precision": rounded})
-    content = {"command": "python -m benchmarks.inputs fit", "split": "train", "statistics": [NAMES[k] for k in INDEPENDENT], "sources": sources}
+        sources.append(
+            {"name": name, "images": len(values), "mean": [float(f"{v:.8g}") for v in mean], "precision": rounded}
+        )
+    content = {
+        "command": "python -m benchmarks.inputs fit",
+        "split": "train",
+        "statistics": [NAMES[k] for k in INDEPENDENT],
+        "sources": sources,
+    }
     USUAL.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
@@ -114,7 +123,9 @@ def kinds() -> dict[str, Spoil]:
         return lambda x: np.ascontiguousarray(x[..., channels])
 
     def sepia(x: np.ndarray) -> np.ndarray:
-        return (cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)[..., None] * np.array([1.1, 0.9, 0.7])).clip(0, 255).astype(np.uint8)
+        return (
+            (cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)[..., None] * np.array([1.1, 0.9, 0.7])).clip(0, 255).astype(np.uint8)
+        )
 
     return {
         **{f"brightness {b:g}": scaled(b, b, b) for b in (0.2, 0.25, 0.35, 0.5, 0.65, 0.8, 1.2, 1.5, 1.8)},
@@ -141,7 +152,9 @@ def no_lesions(seed: int = 3) -> dict[str, np.ndarray]:
     grain = cv2.GaussianBlur(rng.normal(0, 40, skin.shape).astype(np.float32), (0, 0), 5)
     page = np.full((640, 480, 3), 245, np.uint8)
     for line in range(18):
-        cv2.putText(page, f"Line {line} of a letter about nothing", (12, 30 + 34 * line), 0, 0.7, (15, 15, 15), 1, cv2.LINE_AA)
+        cv2.putText(
+            page, f"Line {line} of a letter about nothing", (12, 30 + 34 * line), 0, 0.7, (15, 15, 15), 1, cv2.LINE_AA
+        )
     screen = np.full((400, 600, 3), 235, np.uint8)
     screen[:40], screen[60:200, 20:280], screen[60:380, 320:580] = (40, 80, 160), (250, 250, 250), (200, 215, 230)
     stripes = np.zeros((300, 300, 3), np.uint8)
@@ -153,7 +166,9 @@ def no_lesions(seed: int = 3) -> dict[str, np.ndarray]:
         "screenshot": screen,
         "noise": rng.integers(0, 256, (300, 300, 3), dtype=np.uint8),
         "stripes": stripes,
-        "chequerboard": np.kron(np.indices((16, 16)).sum(0) % 2 * 255, np.ones((20, 20)))[..., None].repeat(3, 2).astype(np.uint8),
+        "chequerboard": np.kron(np.indices((16, 16)).sum(0) % 2 * 255, np.ones((20, 20)))[..., None]
+        .repeat(3, 2)
+        .astype(np.uint8),
         "ramp": ramp.astype(np.uint8),
     }
 
@@ -188,7 +203,9 @@ def false_retakes(data: Path) -> list[dict[str, object]]:
             bad = [v.name for v in judge(pixels, pixels.shape[:2]) if not v.ok]
             failed.update(bad)
             total, sent_back = total + 1, sent_back + bool(bad)
-        table.append({"source": name, "n": total, "retaken": sent_back, "share": sent_back / total, "by check": dict(failed)})
+        table.append(
+            {"source": name, "n": total, "retaken": sent_back, "share": sent_back / total, "by check": dict(failed)}
+        )
     return table
 
 

@@ -117,7 +117,9 @@ def test_any_picture_gets_finite_verdicts(picture):
 
 def test_the_checks_load_no_more_than_the_screening_has():
     code = "import sys, edge_mdda.picture.quality; print([m for m in ('scipy', 'PIL', 'numba') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 @pytest.mark.skipif(not (DATA / "siim2020").is_dir(), reason="the data sets are not here")

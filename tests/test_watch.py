@@ -54,7 +54,7 @@ def test_images_end_in_done_or_failed_with_their_json(inbox, model):
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    changing = {"image": "mole.jpg", "timings_ms": found["done/mole.jpg.json"]["timings_ms"]}
+    changing = {"image": "mole.jpg", **{key: found["done/mole.jpg.json"][key] for key in ("time", "timings_ms")}}
     assert found["done/mole.jpg.json"] == json.loads(screened.stdout) | changing
     for name in ("cut.jpg", "notes.txt", "empty.png"):
         failed = found[f"failed/{name}.json"]
