@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_mdda import Screener
+from edge_mdda.imaging import decode
 from edge_mdda.picture.quality import INDEPENDENT, USUAL, judge
 from edge_mdda.picture.statistics import NAMES, statistics
 
@@ -41,9 +42,7 @@ def rows(root: Path, split: str) -> Iterator[tuple[dict[str, str], Path]]:
 
 def read(path: Path) -> np.ndarray:
     """(h, w, 3) uint8 RGB."""
-    import cv2
-
-    return np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+    return decode(path)
 
 
 def fit(data: Path) -> None:
@@ -115,7 +114,7 @@ def kinds() -> dict[str, Spoil]:
     def jpeg(quality: int) -> Spoil:
         def spoil(x: np.ndarray) -> np.ndarray:
             coded = cv2.imencode(".jpg", x[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-            return np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1])
+            return decode(coded.tobytes())
 
         return spoil
 

@@ -2,3 +2,5 @@
 
 A referral aid is packed here, never a diagnosis.
 """
+
+import edge_mdda  # noqa: F401  # it switches telemetry off before a runtime is imported

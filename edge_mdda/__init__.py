@@ -14,6 +14,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge_mdda.silence import hush
+
+hush()  # before any runtime is imported
+
 __version__ = "0.1.0"
 
 NOTICE = "A referral aid, never a diagnosis: a clinician decides."

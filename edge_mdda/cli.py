@@ -44,6 +44,9 @@ examples:
   edge-mdda screen --seed 7 lesion.jpg           replay a result exactly
   edge-mdda screen --draws 8 lesion.jpg          average eight purifications, and say how much they differ
 
+Measured elsewhere, it misses more: of 307 malignant lesions of the official ISIC 2018 test set 15 had the advice
+ROUTINE (5 %), of 519 melanomas of an older ISIC archive 127 (24 %). A picture that looks fine to it may be a melanoma.
+
 exit status: 0 all images screened, 1 at least one failed, 2 wrong usage
 """
 PURIFY_EXAMPLES = """\

@@ -29,6 +29,7 @@ from edge_mdda.classifier import BUILT_IN, RUNTIMES, built_in
 from edge_mdda.classifier.signature import signature_path, trusted_keys
 from edge_mdda.classifier.verdict import examine
 from edge_mdda.errors import ModelError
+from edge_mdda.silence import OPT_OUTS, missing, trace_folder
 
 PROBE = "edge_mdda.board.probe"
 PROBE_TIMEOUT_S = 180.0  # under emulation the first compilation of the kernels takes a quarter of a minute
@@ -85,6 +86,17 @@ def packages(installed: dict[str, str] | None = None, requirements: list[str] | 
             advice = f"this program needs {name} {limits}: pip install '{name}{limits}'"
             return Finding("packages", WARNING, text, advice)
     return Finding("packages", OK, text)
+
+
+def telemetry() -> Finding:
+    """Whether the runtimes may report to their makers, and whether one has done so before."""
+    silence = "off, " + " ".join(f"{name}={value}" for name, value in OPT_OUTS.items())
+    if lacking := missing():
+        return Finding("telemetry", WARNING, f"not switched off: {', '.join(lacking)}", "run this as a new process")
+    if folder := trace_folder():
+        advice = f"another program, or a version before this one, left a device ID there: rm -r {folder}"
+        return Finding("telemetry", WARNING, f"{silence}; traces in {folder}", advice)
+    return Finding("telemetry", OK, silence)
 
 
 def _own_limits(requirements: list[str]) -> Iterator[tuple[str, str]]:
@@ -162,6 +174,7 @@ class Examination:
             self.numpy,
             self.opencv,
             lambda: [self.runtime(name) for name in RUNTIMES],
+            telemetry,
             self.kernels,
             lambda: [model_integrity(path) for path in self.models.values()],
             self.screening,

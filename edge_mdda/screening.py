@@ -77,6 +77,8 @@ class Screening:
     """Width and height of the picture in pixels."""
     seen: tuple[int, int, int, int] | None = None
     """Left, top, right and bottom of the square that was judged, where a dark border was cut away."""
+    malignant_in_usual_light: float | None = None
+    """Malignant share of a dim picture once it is scaled to the usual light; it counts for the advice like a view."""
     quality: tuple[dict[str, Any], ...] = ()
     """The checks of the picture: name, value, threshold, ok, advice; see :mod:`edge_mdda.picture.quality`."""
 
@@ -91,6 +93,7 @@ class Screening:
         def rounded(values: dict[str, float] | None) -> dict[str, float] | None:
             return None if values is None else {name: round(value, 5) for name, value in values.items()}
 
+        lit_share = self.malignant_in_usual_light
         return {
             "image": self.image,
             "sha256": self.sha256,
@@ -107,6 +110,7 @@ class Screening:
             "kernels": self.kernels,
             "model": self.model,
             "operating_point": self.operating_point,
+            "malignant_in_usual_light": None if lit_share is None else round(lit_share, 5),
             "quality": list(self.quality),
             "size": list(self.size),
             "seen": None if self.seen is None else list(self.seen),
@@ -227,7 +231,7 @@ class Screener:
         import numpy as np
 
         from edge_mdda.picture.field import useful_square
-        from edge_mdda.picture.quality import judge, problem
+        from edge_mdda.picture.quality import judge, lit, problem
 
         manifest = self.classifier.manifest
         start = time.perf_counter()
@@ -250,7 +254,10 @@ class Screener:
             # Neighbouring seeds share nothing (see edge_mdda.seeds), and the first draw is that of a single one.
             drawn = [self._purifier.purify(raw, (seed + k) & MASK_64) for k in range(self.draws)]
         purify_done = time.perf_counter()
-        answers = self.classifier.predict(np.stack(drawn + ([] if self.purify == "on" else [raw])))
+        views = drawn + ([] if self.purify == "on" else [raw])
+        in_usual_light = lit(raw, verdicts)
+        answers = self.classifier.predict(np.stack(views if in_usual_light is None else [*views, in_usual_light]))
+        answers, more = answers[: len(views)], answers[len(views) :]
         done = time.perf_counter()
 
         labels = list(manifest.labels)
@@ -258,6 +265,8 @@ class Screener:
         of_draws = answers[: len(drawn)]
         rows = np.concatenate([of_draws.mean(axis=0, keepdims=True), answers[len(drawn) :]]) if drawn else answers
         shares = rows[:, malignant_columns].sum(axis=1)
+        lit_share = float(more[0, malignant_columns].sum()) if len(more) else None
+        largest = max(float(shares.max()), lit_share or 0.0)
         both = self.purify == "both"
         disagreement = jensen_shannon(rows[0], rows[1]) if both else None
         return Screening(
@@ -268,7 +277,7 @@ class Screener:
             malignant=float(shares[0]),
             disagreement=disagreement,
             top_changed=bool(rows[0].argmax() != rows[1].argmax()) if both else None,
-            advice=advise(float(shares.max()), disagreement, manifest.refer_at, manifest.retake_at, problem(verdicts)),
+            advice=advise(largest, disagreement, manifest.refer_at, manifest.retake_at, problem(verdicts)),
             purify={"preset": self.preset, "seed": seed, "draws": self.draws} if self._purifier else None,
             spread=_spread(of_draws, malignant_columns) if len(drawn) > 1 else None,
             kernels=backend().to_dict() if self._purifier else None,
@@ -291,6 +300,7 @@ class Screener:
             time=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
             size=(stored_size[1], stored_size[0]),
             seen=None if square is None else (square[1].start, square[0].start, square[1].stop, square[0].stop),
+            malignant_in_usual_light=lit_share,
             quality=tuple(verdict.to_dict() for verdict in verdicts),
         )
 

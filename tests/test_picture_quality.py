@@ -82,10 +82,19 @@ def screener():
 def test_the_answer_carries_the_checks_the_size_and_the_time(screener):
     answer = screener.screen(as_png(kinds()["brightness 0.2"](lesion(300))), seed=1).to_dict()
     assert answer["advice"] != "routine"
-    assert [v["name"] for v in answer["quality"] if not v["ok"]][0] == "light"
+    assert next(v["name"] for v in answer["quality"] if not v["ok"]) == "light"
     assert answer["size"] == [300, 300]
     assert answer["time"].endswith("Z")
     assert json.loads(json.dumps(answer)) == answer
+
+
+def test_a_dim_picture_is_looked_at_in_the_usual_light_as_well(screener):
+    bright = screener.screen(as_png(lesion()), seed=1)
+    dim = screener.screen(as_png(kinds()["brightness 0.65"](lesion())), seed=1)
+    assert bright.malignant_in_usual_light is None
+    assert 0 <= dim.malignant_in_usual_light <= 1
+    refers = dim.malignant_in_usual_light >= dim.operating_point["refer_at"]
+    assert dim.advice.action == "refer" or not refers
 
 
 @pytest.mark.parametrize("share", [0.6, 0.8, 0.98])

@@ -12,6 +12,7 @@ from edge_mdda.classifier import providers
 from edge_mdda.classifier.manifest import Manifest
 from edge_mdda.classifier.tensors import check_batch, to_input, to_probabilities
 from edge_mdda.errors import ModelError
+from edge_mdda.silence import hush
 
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 ERRORS_ONLY, FATAL_ONLY = 3, 4  # ONNX Runtime's log severities
@@ -21,11 +22,12 @@ class OnnxClassifier:
     """A model opened in ONNX Runtime; see :class:`edge_mdda.classifier.Classifier`."""
 
     def __init__(self, content: bytes, manifest: Manifest, threads: int = 1, provider: str = "cpu") -> None:
+        hush()  # again: somebody may have changed the environment since this package was imported
         try:
             import onnxruntime
         except ImportError as error:
             raise ModelError("onnxruntime is not installed; run: pip install onnxruntime") from error
-        onnxruntime.disable_telemetry_events()  # patients' boards report nothing, wherever a build could
+        onnxruntime.disable_telemetry_events()  # for builds that ignore the environment
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

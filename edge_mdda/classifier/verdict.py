@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_mdda.classifier import BUILT_IN_MODELS
 from edge_mdda.classifier.manifest import (
     EMBEDDED_KEY,
     Manifest,
@@ -29,7 +30,7 @@ class Verdict:
     model : str
         The file.
     ok : bool
-        Whole, and signed by a trusted key.
+        Whole, and signed by a trusted key; or, where no key is trusted, whole and one of the program's own.
     whole : bool
         Model, manifest and the files that it names belong together.
     signed_by : str, optional
@@ -119,6 +120,12 @@ def _check_embedded(content: bytes, model: Path, manifest: Manifest) -> None:
         raise ModelError(f"{model}: the manifest inside the file differs from the one beside it")
 
 
+def came_with_program(model: Path) -> bool:
+    """Whether this is one of the program's own files: who could exchange it could exchange the program, too."""
+    name = model.stem in BUILT_IN_MODELS.values()
+    return name and model.parent.resolve() == Path(__file__).resolve().parents[1] / "models"
+
+
 def examine(model: Path, keys: frozenset[str]) -> Verdict:
     """Check one model against its manifest and the trusted ``keys``; never raises for a bad model."""
     whole, key = False, None
@@ -136,6 +143,9 @@ def examine(model: Path, keys: frozenset[str]) -> Verdict:
     except ModelError as error:
         cause = str(error)
         return Verdict(str(model), False, whole, key, False, cause.removeprefix(f"{model}: "))
+    if key is None and not keys and came_with_program(model):
+        text_ = "whole, but not signed; it came with this program and can be trusted as far as the program"
+        return Verdict(str(model), True, True, None, False, text_)
     if key is None:
         return Verdict(str(model), False, True, None, False, "whole, but not signed; sign it: python -m export sign")
     if not keys:

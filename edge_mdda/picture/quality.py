@@ -1,9 +1,9 @@
 """Whether a picture can be judged: light, colour, focus, field of view, and whether it looks like a lesion at all.
 
 A network answers whatever it is shown. Each check here has a name, a measured value, a threshold and one sentence that
-says what to do; a picture that fails one is never called routine. The thresholds were chosen on the train and val splits
-of three sources so that few of their pictures fail; ``python -m benchmarks.inputs`` prints how many, and what the
-checks catch.
+says what to do; a picture that fails one is never called routine. The thresholds were chosen on the train and val
+splits of three sources so that few of their pictures fail; ``python -m benchmarks.inputs`` prints how many, and what
+the checks catch.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ MAX_BORDER = 0.08  # share of the pixels that may stay black
 MAX_DISTANCE = 7.8  # Mahalanobis distance to the nearest source of usual photographs
 INDEPENDENT = [k for k, name in enumerate(NAMES) if name != "fine_share"]  # that one is a difference of two others
 USUAL = Path(__file__).with_name("usual.json")
+DIM_LIGHT = 150.0  # grey levels, as MIN_LIGHT; 95 % of the photographs that the network was trained on have more
+USUAL_LIGHT = 183.0  # grey levels, their median
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def judge(fitted: np.ndarray, stored_size: tuple[int, ...]) -> list[Verdict]:
     return [
         least("size", side, MIN_SIDE_SHARE, f"the picture has only {width} x {height} pixels: take a larger one"),
         least("contrast", contrast, MIN_CONTRAST,
-              f"the picture is blank (contrast below {MIN_CONTRAST:g} grey levels): uncover the lens and take it again"),
+              f"the picture is blank (contrast below {MIN_CONTRAST:g} grey levels): uncover the lens, take it again"),
         least("light", named["light_end"], MIN_LIGHT, "too dark: switch the lamp on and take it again"),
         most("burnt", burnt, MAX_BURNT, "too bright: lower the lamp or the exposure and take it again"),
         least("colour", named["log_hue"], MIN_HUE, "no colour: switch the camera to colour and take it again"),
@@ -104,8 +106,20 @@ def judge(fitted: np.ndarray, stored_size: tuple[int, ...]) -> list[Verdict]:
         least("focus", named["fine_share"], MIN_FINE, sharp),
         least("motion", named["fine_least"], MIN_FINE_LEAST, sharp),
         most("unlike", far, MAX_DISTANCE,
-             "unlike the photographs of lesions that this program knows: check light, focus and what is in the picture"),
+             "unlike the photographs of lesions that this program knows: check light, focus and what is shown"),
     ]  # fmt: skip
+
+
+def lit(fitted: np.ndarray, verdicts: list[Verdict]) -> np.ndarray | None:
+    """A dim picture as it would look in the usual light, for one more look by the network; None where it is not dim.
+
+    A network calls a malignant lesion benign more often the darker its picture is, long before a person would take the
+    picture again.
+    """
+    light = next(verdict.value for verdict in verdicts if verdict.name == "light")
+    if light >= DIM_LIGHT:
+        return None
+    return (fitted * np.float32(USUAL_LIGHT / max(light, 1.0))).clip(0, 255).astype(np.uint8)
 
 
 def problem(verdicts: list[Verdict]) -> str | None:
