@@ -78,7 +78,7 @@ class Screening:
     seen: tuple[int, int, int, int] | None = None
     """Left, top, right and bottom of the square that was judged, where a dark border was cut away."""
     malignant_in_usual_light: float | None = None
-    """Malignant share of a dim picture once it is scaled to the usual light; it counts for the advice like a view."""
+    """Malignant share of a dim or oddly coloured picture once it is brought to usual light; it counts like a view."""
     quality: tuple[dict[str, Any], ...] = ()
     """The checks of the picture: name, value, threshold, ok, advice; see :mod:`edge_mdda.picture.quality`."""
 
@@ -255,7 +255,7 @@ class Screener:
             drawn = [self._purifier.purify(raw, (seed + k) & MASK_64) for k in range(self.draws)]
         purify_done = time.perf_counter()
         views = drawn + ([] if self.purify == "on" else [raw])
-        in_usual_light = lit(raw, verdicts)
+        in_usual_light = lit(raw)
         answers = self.classifier.predict(np.stack(views if in_usual_light is None else [*views, in_usual_light]))
         answers, more = answers[: len(views)], answers[len(views) :]
         done = time.perf_counter()

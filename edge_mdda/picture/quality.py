@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_mdda.picture.statistics import NAMES, border_share, burnt_share, statistics
+from edge_mdda.picture.statistics import NAMES, border_share, burnt_share, light_ends, statistics
 
 MIN_CONTRAST = 2.0  # grey levels, standard deviation; a blank or capped lens stays below
 MIN_SIDE_SHARE = 0.5  # of the model's input; a smaller picture is mostly interpolation
@@ -32,6 +32,8 @@ INDEPENDENT = [k for k, name in enumerate(NAMES) if name != "fine_share"]  # tha
 USUAL = Path(__file__).with_name("usual.json")
 DIM_LIGHT = 150.0  # grey levels, as MIN_LIGHT; 95 % of the photographs that the network was trained on have more
 USUAL_LIGHT = 183.0  # grey levels, their median
+USUAL_LIGHT_ENDS = (229.0, 162.0, 173.0)  # the same of red, green and blue
+GREEN_OVER_RED, BLUE_OVER_RED = (0.54, 0.96), (0.54, 1.05)  # ratios of these in 98 % of those photographs
 
 
 @dataclass(frozen=True)
@@ -110,16 +112,22 @@ def judge(fitted: np.ndarray, stored_size: tuple[int, ...]) -> list[Verdict]:
     ]  # fmt: skip
 
 
-def lit(fitted: np.ndarray, verdicts: list[Verdict]) -> np.ndarray | None:
-    """A dim picture as it would look in the usual light, for one more look by the network; None where it is not dim.
+def lit(fitted: np.ndarray) -> np.ndarray | None:
+    """A dim or oddly coloured picture as it would look in the usual light, for one more look by the network.
 
-    A network calls a malignant lesion benign more often the darker its picture is, long before a person would take the
-    picture again.
+    A network calls a malignant lesion benign more often the darker or the more oddly coloured its picture is, long
+    before a person would take the picture again. None where the light is usual.
     """
-    light = next(verdict.value for verdict in verdicts if verdict.name == "light")
-    if light >= DIM_LIGHT:
-        return None
-    return (fitted * np.float32(USUAL_LIGHT / max(light, 1.0))).clip(0, 255).astype(np.uint8)
+    red, green, blue = light_ends(fitted)
+    ratios = ((green, GREEN_OVER_RED), (blue, BLUE_OVER_RED))
+    if all(low <= value / max(red, 1.0) <= high for value, (low, high) in ratios):
+        light = 0.299 * red + 0.587 * green + 0.114 * blue
+        if light >= DIM_LIGHT:
+            return None
+        gains = np.full(3, USUAL_LIGHT / max(light, 1.0))
+    else:
+        gains = np.array(USUAL_LIGHT_ENDS) / np.maximum((red, green, blue), 1.0)
+    return (fitted * gains.astype(np.float32)).clip(0, 255).astype(np.uint8)
 
 
 def problem(verdicts: list[Verdict]) -> str | None:

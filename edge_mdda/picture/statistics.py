@@ -35,6 +35,14 @@ def _halved(plane: np.ndarray) -> np.ndarray:
     return (plane[::2, ::2] + plane[1::2, ::2] + plane[::2, 1::2] + plane[1::2, 1::2]) * np.float32(0.25)
 
 
+def light_ends(pixels: np.ndarray) -> tuple[float, float, float]:
+    """Grey levels of red, green and blue that 5 % of a coarse view are lighter than."""
+    red, green, blue = (
+        float(np.percentile(_halved(_halved(_halved(pixels[..., c].astype(np.float32)))), 95)) for c in range(3)
+    )
+    return red, green, blue
+
+
 def _slope(plane: np.ndarray) -> tuple[float, float]:
     """Root mean square differences across and down."""
     return (
