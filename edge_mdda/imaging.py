@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 BAND_ROWS = 64  # rows composited at a time, so that the wide intermediate stays small
+SENSOR_BITS = (10, 12, 14, 16)  # bits of a sample that files of 16 bits hold
 WHITE = 255  # grey level of the background behind transparent pixels
 
 # What libjpeg says when it has filled missing data with invention (decoded zeros, or whatever the memory held before,
@@ -162,7 +163,9 @@ def _to_rgb(pixels: np.ndarray, header: Header) -> np.ndarray:
     if header.grey_key is not None:
         pixels[pixels == header.grey_key] = np.iinfo(pixels.dtype).max
     if pixels.dtype == np.uint16:
-        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)  # 65535 becomes 255, rounded
+        # Cameras store 10, 12 or 14 bits in 16; taken for 16 they would be nearly black.
+        largest = next(top for bits in SENSOR_BITS if int(pixels.max()) <= (top := (1 << bits) - 1))
+        pixels = cv2.convertScaleAbs(pixels, alpha=WHITE / largest)  # the largest becomes 255, rounded
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     elif pixels.shape[2] == 4:

@@ -64,6 +64,13 @@ def test_grey_becomes_three_equal_channels(ext: str) -> None:
     assert off_by(image, np.repeat(grey[..., None], 3, -1)) <= (LOSSY if ext in (".jpg", ".webp") else 0)
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_a_sensors_bits_in_a_file_of_16_bits_are_scaled_to_8(bits: int) -> None:
+    whole = np.tile(np.arange(256, dtype=np.uint16)[:, None, None], (1, 4, 3))
+    deep = (whole.astype(np.uint32) * ((1 << bits) - 1) // 255).astype(np.uint16)
+    assert np.abs(decode(encode(".png", deep)).astype(int) - whole).max() <= 1
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_16_bit_is_scaled_not_cut(order: str) -> None:
     # 0x01FF is nearest to grey level 2; dropping the low byte would give 1, and dividing by 256 would give 201
