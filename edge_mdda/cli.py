@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from edge_mdda import NOTICE, __version__
 from edge_mdda.cli_board import add_commands as add_board_commands
 from edge_mdda.cli_selftest import add_command as add_selftest_command
 from edge_mdda.cli_watch import add_command as add_watch_command
-from edge_mdda.console import Progress, complain, print_screening, printable
+from edge_mdda.console import Progress, complain, print_screening, print_summary, printable
 from edge_mdda.errors import EdgeMddaError, ImageError, ParamsError
 from edge_mdda.files import IMAGE_SUFFIXES, Limits, read_bytes, read_stream
 from edge_mdda.params import MAX_DRAWS, PRESETS
@@ -241,7 +242,7 @@ def _run_screen(args: argparse.Namespace) -> int:
     names = list(_expand(args.images))
     progress = Progress(len(names))
     screener: Screener | None = None
-    failed = 0
+    failed, said = 0, Counter[str]()
     try:
         for name in names:
             try:
@@ -252,6 +253,7 @@ def _run_screen(args: argparse.Namespace) -> int:
                 result = screener.screen(content, args.seed, name)
                 progress.clear()
                 _print_result(result, screener, args.json)
+                said[result.advice.action] += 1
                 if args.save_purified:
                     _save_purified(args.save_purified, result)
             except (ImageError, MemoryError) as error:
@@ -263,6 +265,8 @@ def _run_screen(args: argparse.Namespace) -> int:
         progress.clear()
         if screener is not None:
             screener.close()
+    if len(names) > len(args.images):  # a folder was named
+        print_summary(said, failed, sys.stderr)
     return EXIT_FAILED if failed else EXIT_OK
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 BAR_CELLS = 24
 PROGRESS_FROM = 4  # images; fewer are done before a bar is read
+ADVICE_TEXT = {"refer": "REFER", "retake": "RETAKE", "routine": "no sign that asks for referral"}
 COLOURS = {"refer": "\033[1;31m", "retake": "\033[1;33m", "routine": "\033[1;32m"}
 RESET = "\033[0m"
 
@@ -56,15 +57,28 @@ def print_screening(result: Screening, names: Mapping[str, str], malignant: tupl
         lines.append(
             f"  {draws} draws of the purifier: malignant share +/- {spread['malignant']:.1%}, {same} say the same class"
         )
-    action = result.advice.action.upper()
+    action = ADVICE_TEXT[result.advice.action]
     if colour_wanted(stream):
         action = COLOURS[result.advice.action] + action + RESET
     lines.append(f"  advice: {action}, because {result.advice.rule}")
+    measured = result.operating_point.get("test", {})
+    if "sensitivity" in measured and "specificity" in measured:
+        lines.append(
+            f"  on its own test split this advice finds {measured['sensitivity']:.0%} of malignant lesions"
+            f" and refers {1 - measured['specificity']:.0%} of the benign ones;"
+        )
+        lines.append("  in other clinics it misses more: see 'edge-mdda screen --help'")
     times = ", ".join(f"{stage} {value:.1f} ms" for stage, value in result.timings_ms.items())
     seed = f"; preset {result.purify['preset']}, seed {result.purify['seed']}" if result.purify else ""
     lines.append(f"  {times}{seed}")
     lines.append(f"  {NOTICE}")
     print("\n".join(lines), file=stream)
+
+
+def print_summary(said: Mapping[str, int], not_judged: int, stream: TextIO) -> None:
+    """One line that says how many pictures got which advice, and how many none."""
+    parts = [f"{said.get(action, 0)} {text}" for action, text in ADVICE_TEXT.items()]
+    print(f"edge-mdda: {', '.join(parts)}; {not_judged} not judged", file=stream)
 
 
 def printable(text: str) -> str:

@@ -136,3 +136,16 @@ def test_few_good_pictures_of_any_source_are_sent_back():
     table = false_retakes(DATA)
     assert [row["source"] for row in table] == list(SOURCES)
     assert all(row["share"] <= MOST_FALSE for row in table), table
+
+
+def test_a_folder_ends_with_how_many_got_which_advice(tmp_path):
+    (tmp_path / "good.png").write_bytes(as_png(lesion()))
+    (tmp_path / "page.png").write_bytes(as_png(no_lesions()["page of text"]))
+    (tmp_path / "cut.png").write_bytes(as_png(lesion())[:900])
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_mdda", "screen", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("; 1 not judged")
+    assert "1 RETAKE" in done.stderr
+    assert "of the benign ones" in done.stdout and "in other clinics it misses more" in done.stdout
