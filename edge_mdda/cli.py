@@ -20,7 +20,7 @@ from edge_mdda.cli_selftest import add_command as add_selftest_command
 from edge_mdda.cli_watch import add_command as add_watch_command
 from edge_mdda.console import Progress, complain, print_screening, print_summary, printable
 from edge_mdda.errors import EdgeMddaError, ImageError, ParamsError
-from edge_mdda.files import IMAGE_SUFFIXES, Limits, read_bytes, read_stream
+from edge_mdda.files import IMAGE_SUFFIXES, OTHER_PICTURES, Limits, read_bytes, read_stream
 from edge_mdda.params import MAX_DRAWS, PRESETS
 
 if TYPE_CHECKING:
@@ -200,14 +200,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _expand(images: Sequence[str]) -> Iterator[str]:
-    """Files and ``-`` as they are; a folder as the images in it and below, sorted. An empty folder stays itself."""
+    """Files and ``-`` as they are; a folder as the pictures in it and below, sorted. An empty folder stays itself.
+
+    Pictures that cannot be read are among them, so that each is named; hidden files (``._mole.jpg`` and the like, which
+    another system writes beside its copies) are not pictures.
+    """
     for image in images:
         if image != "-" and os.path.isdir(image):  # not Path.is_dir, which raises on a name that is too long
             found = [
                 os.path.join(folder, name)
                 for folder, _, names in os.walk(image)
                 for name in names
-                if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+                if os.path.splitext(name)[1].lower() in (*IMAGE_SUFFIXES, *OTHER_PICTURES) and not name.startswith(".")
             ]
             yield from sorted(found) or [image]
         else:

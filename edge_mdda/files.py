@@ -17,8 +17,13 @@ from typing import BinaryIO
 from edge_mdda.errors import ImageError, ImageTooLargeError, UnreadableImageError
 
 MIB = 2**20  # bytes
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """What is taken for an image in a folder, lower case."""
+OTHER_PICTURES = (
+    ".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".orf", ".raf",
+    ".raw", ".rw2",
+)  # fmt: skip
+"""Pictures that are not read, lower case; in a folder each is named, so that no lesion is passed over in silence."""
 
 READ_STEP = 1 * MIB  # bytes asked for at a time
 

@@ -20,7 +20,6 @@ from export.dataset import SPLITS
 from export.options import HardenOptions, Int8Options, TrainOptions
 
 DEFAULT_DATA = Path("../shared/data/ham10000")
-BUILT_IN = Path("edge_mdda/models/lesion-lite0-int8.onnx")
 DEMO = Path("edge_mdda/models/demo-synthetic.jpg")
 SHORT_WAY = ("--min-agreement", "0.9", "--max-kl", "0.1", "--max-balanced-loss", "0.05", "--max-melanoma-loss", "0.1")
 """Gates of ``quantise``: what a network that was not fitted to int8 first can pass."""
@@ -116,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     quantise = commands.add_parser("quantise", help="convert --format onnx-int8 with wide gates, in short")
     _add_data(quantise)
     quantise.add_argument("checkpoint", type=Path)
-    quantise.add_argument("--out", type=Path, default=BUILT_IN, metavar="FILE", help="(%(default)s)")
+    quantise.add_argument("--out", type=Path, default=Path("lesion-int8.onnx"), metavar="FILE", help="(%(default)s)")
     quantise.add_argument(
         "--reference",
         type=Path,

@@ -267,3 +267,9 @@ def test_the_demo_picture_is_what_the_code_draws():
 
 def test_image_errors_are_the_projects_own():
     assert issubclass(ImageError, EdgeMddaError)
+
+
+def test_quantise_never_writes_over_the_shipped_model_by_default():
+    from export.__main__ import build_parser
+
+    assert build_parser().parse_args(["quantise", "checkpoint.pt"]).out.parent == Path()

@@ -142,10 +142,15 @@ def test_a_folder_ends_with_how_many_got_which_advice(tmp_path):
     (tmp_path / "good.png").write_bytes(as_png(lesion()))
     (tmp_path / "page.png").write_bytes(as_png(no_lesions()["page of text"]))
     (tmp_path / "cut.png").write_bytes(as_png(lesion())[:900])
+    (tmp_path / "phone.HEIC").write_bytes(b"not read")
+    (tmp_path / "._good.png").write_bytes(b"a twin that another system wrote")
+    (tmp_path / "Thumbs.db").write_bytes(b"no picture")
     done = subprocess.run(
         [sys.executable, "-m", "edge_mdda", "screen", str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith("; 1 not judged")
+    assert done.stderr.splitlines()[-1].endswith("; 2 not judged")
+    assert sum("phone.HEIC: " in line for line in done.stderr.splitlines()) == 1
+    assert "._good" not in done.stdout + done.stderr and "Thumbs" not in done.stderr
     assert "1 RETAKE" in done.stderr
     assert "of the benign ones" in done.stdout and "in other clinics it misses more" in done.stdout
