@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_mdda import Screener
-from edge_mdda.imaging import decode
+from edge_mdda.picture.decode import decode
 from edge_mdda.picture.quality import INDEPENDENT, USUAL, judge
 from edge_mdda.picture.statistics import NAMES, statistics
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from edge_mdda import NOTICE, Screener
-from edge_mdda.cli import DEMO_IMAGE
-from edge_mdda.imaging import decode, fit, write_png
+from edge_mdda.models import DEMO_IMAGE
+from edge_mdda.picture.decode import decode, fit, write_png
 
 OUT = Path(__file__).parent / "figures" / "screening.png"
 SEED = 7

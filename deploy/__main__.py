@@ -86,7 +86,7 @@ def default_key() -> Path:
 
 def _own_key() -> Path:
     """The default key; made where there is none yet: it is worth nothing until its public half lies on a board."""
-    from export.commands_sign import make_keys
+    from export.signing import make_keys
 
     path = default_key()
     if not path.exists():

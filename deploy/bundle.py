@@ -84,7 +84,7 @@ def make(request: Request, out: Path) -> Path:
     EdgeMddaError
         A wheel, model, key or linker is missing; one line that says which, and the board.
     """
-    from export.commands_sign import read_key
+    from export.signing import read_key
 
     try:
         seed = read_key(request.key)
@@ -188,7 +188,7 @@ def _chosen_models(request: Request) -> list[Path]:
 
 def _add_golden(folder: Path, models: Sequence[Path], request: Request) -> None:
     """The golden values that lie beside the built-in models, or new ones for others."""
-    from edge_mdda.selftest import GOLDEN, read_golden, record
+    from edge_mdda.diagnostics.selftest import GOLDEN, read_golden, record
 
     if request.models:
         record(folder, models)

@@ -11,7 +11,7 @@ from pathlib import Path
 from deploy.errors import DeployError
 from deploy.profiles import Board
 from edge_mdda.errors import KernelError
-from edge_mdda.kernels.native import read_descriptor, source_hash
+from edge_mdda.mdda.kernels.native import read_descriptor, source_hash
 
 MAKERS = ("codegen", "kernel_ir", "kernels", "linker")
 """Modules of ``export`` that decide about the library's bytes, beside the kernels' own sources."""
@@ -43,9 +43,9 @@ def _key(board: Board) -> str:
     from importlib.metadata import version
 
     import export
-    from export.codegen import target_of
-    from export.kernels import TOOLS
-    from export.linker import find_linker
+    from export.native.build import TOOLS
+    from export.native.codegen import target_of
+    from export.native.linker import find_linker
 
     target = target_of(board.cpu)
     linker = find_linker(target.arch)
@@ -67,7 +67,7 @@ def _whole(folder: Path) -> bool:
 
 
 def _compile(board: Board, kept: Path) -> None:
-    from export.kernels import build
+    from export.native.build import build
 
     kept.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(kept, ignore_errors=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from deploy.errors import DeployError
 from edge_mdda.classifier import RUNTIMES
-from edge_mdda.params import PRESETS
+from edge_mdda.mdda.params import PRESETS
 
 BOARDS = Path(__file__).parent / "boards"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")

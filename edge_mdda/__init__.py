@@ -26,14 +26,14 @@ NOTICE = "A referral aid, never a diagnosis: a clinician decides."
 _HOMES = {
     "Screener": "edge_mdda.screening",
     "Screening": "edge_mdda.screening",
-    "Purifier": "edge_mdda.mdda",
-    "MddaParams": "edge_mdda.params",
+    "Purifier": "edge_mdda.mdda.purifier",
+    "MddaParams": "edge_mdda.mdda.params",
     "EdgeMddaError": "edge_mdda.errors",
     "ImageError": "edge_mdda.errors",
     "ModelError": "edge_mdda.errors",
     "ParamsError": "edge_mdda.errors",
-    "PRESETS": "edge_mdda.params",
-    "decode": "edge_mdda.imaging",
+    "PRESETS": "edge_mdda.mdda.params",
+    "decode": "edge_mdda.picture.decode",
     "open_classifier": "edge_mdda.classifier",
 }
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from edge_mdda.cli import main
+from edge_mdda.cli.main import main
 
 sys.exit(main())

@@ -17,10 +17,11 @@ from edge_mdda.classifier import Classifier, open_classifier
 from edge_mdda.digest import sha256
 from edge_mdda.errors import ParamsError
 from edge_mdda.files import Limits, read_bytes
-from edge_mdda.imaging import decode, fit
-from edge_mdda.kernels import backend
-from edge_mdda.params import MAX_DRAWS, PRESETS
-from edge_mdda.seeds import MASK_64, fresh_seed
+from edge_mdda.mdda.kernels import backend
+from edge_mdda.mdda.params import MAX_DRAWS, PRESETS
+from edge_mdda.mdda.seeds import MASK_64, fresh_seed
+from edge_mdda.picture.decode import decode, fit
+from edge_mdda.triage import Advice, advise, jensen_shannon
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 PURIFY_MODES = ("off", "on", "both")
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What to do next and the rule that said so."""
-
-    action: str
-    """``refer``, ``retake`` or ``routine``."""
-    rule: str
 
 
 @dataclass(frozen=True)
@@ -121,25 +113,6 @@ class Screening:
         }
 
 
-def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
-    """Jensen-Shannon divergence of two distributions in bits: 0 equal, 1 disjoint.
-
-    References
-    ----------
-    J. Lin, "Divergence measures based on the Shannon entropy", IEEE Trans. Inf. Theory 37, 1991.
-    """
-    import numpy as np
-
-    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
-    middle = (p + q) / 2
-
-    def entropy(values: np.ndarray) -> float:
-        positive = values[values > 0]
-        return float(-(positive * np.log2(positive)).sum())
-
-    return min(max(entropy(middle) - (entropy(p) + entropy(q)) / 2, 0.0), 1.0)
-
-
 class Screener:
     """Screens images with one model and one purifier, both opened once.
 
@@ -194,7 +167,7 @@ class Screener:
         manifest = self.classifier.manifest
         self._purifier = None
         if purify != "off":
-            from edge_mdda.mdda import Purifier
+            from edge_mdda.mdda.purifier import Purifier
 
             self._purifier = Purifier(manifest.height, manifest.width, PRESETS[preset], threads)
 
@@ -251,7 +224,7 @@ class Screener:
         drawn: list[np.ndarray] = []
         if self._purifier:
             seed = fresh_seed() if seed is None else seed
-            # Neighbouring seeds share nothing (see edge_mdda.seeds), and the first draw is that of a single one.
+            # Neighbouring seeds share nothing (see edge_mdda.mdda.seeds), and the first draw is that of a single one.
             drawn = [self._purifier.purify(raw, (seed + k) & MASK_64) for k in range(self.draws)]
         purify_done = time.perf_counter()
         views = drawn + ([] if self.purify == "on" else [raw])
@@ -311,26 +284,3 @@ def _spread(answers: np.ndarray, malignant_columns: list[int]) -> dict[str, floa
         "malignant": float(answers[:, malignant_columns].sum(axis=1).std()),
         "agreement": float((answers.argmax(axis=1) == top).mean()),
     }
-
-
-def advise(
-    malignant: float, disagreement: float | None, refer_at: float, retake_at: float, problem: str | None = None
-) -> Advice:
-    """The advice and its rule.
-
-    ``malignant`` is the larger share of the views: when a tampered and a clean view differ, the one that
-    asks for a clinician wins, so that a flipped answer errs to the safe side. A suspicious image is never
-    ``routine``: it is retaken, and referred if it stays suspicious.
-    """
-    if malignant >= refer_at:
-        return Advice("refer", f"a view has a malignant share of {malignant:.3f}, at least {refer_at:.3f}")
-    if problem:
-        return Advice("retake", f"{problem}; refer if that does not help")
-    if disagreement is not None and disagreement >= retake_at:
-        return Advice(
-            "retake",
-            f"raw and purified view disagree by {disagreement:.3f} bit, at least {retake_at:.3f}: the image may"
-            " have been altered; take it again, and refer if they still disagree",
-        )
-    seen = "" if disagreement is None else f", and they disagree by less than {retake_at:.3f} bit"
-    return Advice("routine", f"no view has a malignant share of {refer_at:.3f} (largest {malignant:.3f}){seen}")

@@ -14,8 +14,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from edge_mdda.errors import EdgeMddaError
-from edge_mdda.params import PRESETS
-from export import commands_convert, commands_sign
+from edge_mdda.mdda.params import PRESETS
+from export import signing
+from export.convert import command as conversion
 from export.dataset import SPLITS
 from export.options import HardenOptions, Int8Options, TrainOptions
 
@@ -82,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     mean.add_argument("checkpoints", type=Path, nargs=2, metavar="CHECKPOINT")
     mean.add_argument(
         "--share",
-        type=commands_convert.between(0, 1, float),
+        type=conversion.between(0, 1, float),
         default=0.5,
         metavar="S",
         help="of the second, 0 to 1 (%(default)s)",
@@ -125,8 +126,8 @@ def build_parser() -> argparse.ArgumentParser:
     quantise.add_argument("--seed", type=_at_least(0), default=0, help="of the calibration images (%(default)s)")
     quantise.set_defaults(run=_quantise)
 
-    commands_convert.add_commands(commands)
-    commands_sign.add_commands(commands)
+    conversion.add_commands(commands)
+    signing.add_commands(commands)
 
     kernels = commands.add_parser(
         "kernels",
@@ -200,7 +201,7 @@ def _step_printer(total: int) -> Callable[[], None] | None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from export.train import train
+    from export.train.fine_tune import train
 
     options = TrainOptions(**{f.name: getattr(args, f.name) for f in fields(TrainOptions)})
 
@@ -210,7 +211,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _harden(args: argparse.Namespace) -> int:
-    from export.harden import harden
+    from export.train.harden import harden
 
     options = HardenOptions(**{f.name: getattr(args, f.name) for f in fields(HardenOptions)})
     progress = _training_printer(options.batch)
@@ -220,7 +221,7 @@ def _harden(args: argparse.Namespace) -> int:
 
 
 def _average(args: argparse.Namespace) -> int:
-    from export.average import average
+    from export.train.average import average
 
     first, second = args.checkpoints
     print(average(first, second, args.share, args.out))
@@ -228,7 +229,7 @@ def _average(args: argparse.Namespace) -> int:
 
 
 def _fit_int8(args: argparse.Namespace) -> int:
-    from export.fit_int8 import fit_int8
+    from export.train.fit_int8 import fit_int8
 
     options = Int8Options(**{f.name: getattr(args, f.name) for f in fields(Int8Options)})
     progress = _training_printer(options.batch)
@@ -276,8 +277,8 @@ def _quantise(args: argparse.Namespace) -> int:
 
 
 def _kernels(args: argparse.Namespace) -> int:
-    from edge_mdda.kernels.native import user_folder
-    from export.kernels import build
+    from edge_mdda.mdda.kernels.native import user_folder
+    from export.native.build import build
 
     library = build(args.cpu, args.out or Path(user_folder()))
     if args.json:

@@ -123,7 +123,7 @@ def decode_all(data: LabelledImages, height: int, width: int, crop: str = "squee
 
 def iter_images(data: LabelledImages, height: int, width: int, crop: str = "squeeze") -> Iterator[np.ndarray]:
     """Yield each image as ``(height, width, 3)`` uint8 RGB; DatasetError names a file that cannot be read."""
-    from edge_mdda.imaging import decode, fit
+    from edge_mdda.picture.decode import decode, fit
 
     for path in data.paths:
         try:

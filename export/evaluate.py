@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_mdda.classifier import Classifier
 from edge_mdda.files import replace_file
-from edge_mdda.params import PRESETS
+from edge_mdda.mdda.params import PRESETS
 from export.dataset import CLASSES, MALIGNANT, SIDE, LabelledImages, iter_images
 from export.metrics import bootstrap, figures
 
@@ -26,7 +26,7 @@ class TorchClassifier:
         import torch
 
         from edge_mdda.classifier import Manifest
-        from export.network import network_from_checkpoint
+        from export.train.network import network_from_checkpoint
 
         network, content = network_from_checkpoint(path)
         torch.set_num_threads(threads)
@@ -89,7 +89,7 @@ def predict_all(
 
     ``step`` is called once an image.
     """
-    from edge_mdda.mdda import Purifier
+    from edge_mdda.mdda.purifier import Purifier
 
     manifest = classifier.manifest
     size = manifest.height, manifest.width

@@ -55,7 +55,7 @@ def drawn_image() -> np.ndarray:
 @pytest.fixture(scope="session")
 def kernels():
     """Every compiled kernel by name."""
-    from edge_mdda.kernels import load_kernels
+    from edge_mdda.mdda.kernels import load_kernels
 
     return load_kernels()
 

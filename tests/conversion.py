@@ -9,7 +9,7 @@ import tiny_networks
 import torch
 
 from export.__main__ import main
-from export.formats import FORMATS
+from export.convert.formats import FORMATS
 
 ONNX_FORMATS = [name for name, f in FORMATS.items() if not f.is_tflite]
 NORMALISE = ["--mean", ",".join(map(str, tiny_networks.MEAN)), "--std", ",".join(map(str, tiny_networks.STD))]

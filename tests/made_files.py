@@ -16,7 +16,7 @@ import pytest
 
 from edge_mdda import files
 from edge_mdda.errors import ImageError
-from edge_mdda.imaging import Limits, decode
+from edge_mdda.picture.decode import Limits, decode
 
 ROOT = Path(__file__).resolve().parent.parent
 HEIGHT, WIDTH = 48, 64

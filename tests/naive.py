@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_mdda.solver import schedule, shrink_magic
+from edge_mdda.mdda.rof_schedule import schedule, shrink_magic
 
 MASK_32 = np.uint64(0xFFFFFFFF)
 

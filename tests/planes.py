@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_mdda.mdda import Purifier
-from edge_mdda.params import MddaParams
-from edge_mdda.solver import schedule, shrink_magic
+from edge_mdda.mdda.params import MddaParams
+from edge_mdda.mdda.purifier import Purifier
+from edge_mdda.mdda.rof_schedule import schedule, shrink_magic
 
 FLOAT_NOISE = 5e-4  # grey levels; ten times the largest float32 rounding measured over all comparisons
 STALE = np.float32(1e6)  # what an earlier call may have left in a buffer

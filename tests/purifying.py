@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from edge_mdda.mdda import Purifier
-from edge_mdda.params import PRESETS, MddaParams
+from edge_mdda.mdda.params import PRESETS, MddaParams
+from edge_mdda.mdda.purifier import Purifier
 
 BALANCED = PRESETS["balanced"]
 FOUR_SCALES = MddaParams()

@@ -124,7 +124,7 @@ def main(how: str, *arguments: str) -> int:
     unit = Path(arguments[0]) if how == "unit" else None
     if how != "nothing":
         restrict(how, unit)
-    from edge_mdda.cli import main as edge_mdda
+    from edge_mdda.cli.main import main as edge_mdda
 
     return edge_mdda(arguments[1:] if unit else arguments)
 

@@ -30,11 +30,11 @@ from deploy.arm64.errors import BenchError, UnavailableError
 from deploy.arm64.plan import AFTER
 from deploy.arm64.results import Result, all_passed, judged
 from edge_mdda import __version__
-from edge_mdda.board import inventory
-from edge_mdda.board.finding import FAILED, OK, UNKNOWN
+from edge_mdda.diagnostics.finding import FAILED, OK, UNKNOWN
 from edge_mdda.errors import EdgeMddaError
-from edge_mdda.kernels.native import ARM_PARTS
-from export.kernels import build
+from edge_mdda.hardware import inventory
+from edge_mdda.mdda.kernels.native import ARM_PARTS
+from export.native.build import build
 
 NOWHERE = Path("/nowhere")
 CPU = "cortex-a72"
@@ -192,7 +192,7 @@ def test_the_root_is_built_once(root):
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Kernels for a CPU with SVE, described as if every ARM board could run them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.kernels.required_features", lambda target: ())
+        patch.setattr("export.native.build.required_features", lambda target: ())
         return build("neoverse-v1", tmp_path_factory.mktemp("wide")).path.parent
 
 

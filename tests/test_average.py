@@ -8,10 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from export.__main__ import main  # noqa: E402
-from export.average import average  # noqa: E402
 from export.dataset import CLASSES  # noqa: E402
-from export.fake_quant import FakeQuantNet  # noqa: E402
-from export.network import LesionNet, network_from_checkpoint, save_checkpoint  # noqa: E402
+from export.train.average import average  # noqa: E402
+from export.train.fake_quant import FakeQuantNet  # noqa: E402
+from export.train.network import LesionNet, network_from_checkpoint, save_checkpoint  # noqa: E402
 from tests.tiny_networks import settle  # noqa: E402
 
 SIDE = 64

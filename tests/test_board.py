@@ -6,8 +6,9 @@ import board_trees
 import pytest
 from board_trees import put
 
-from edge_mdda.board import checks, inventory, sensors
-from edge_mdda.board.finding import FAILED, OK, UNKNOWN, WARNING
+from edge_mdda.diagnostics import checks
+from edge_mdda.diagnostics.finding import FAILED, OK, UNKNOWN, WARNING
+from edge_mdda.hardware import inventory, sensors
 
 IN_SUMMER = 1_782_000_000.0  # 2026-06-21
 

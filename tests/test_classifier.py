@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from edge_mdda.classifier import BUILT_IN, RUNTIMES, Manifest, ModelError, built_in, open_classifier
+from edge_mdda.classifier import RUNTIMES, Manifest, ModelError, built_in, open_classifier
 from edge_mdda.classifier.manifest import manifest_path
 
 
@@ -40,11 +40,11 @@ def test_built_in_model_gives_distributions_that_depend_on_the_image():
 
 
 def test_built_in_model_is_int8_and_small():
-    assert BUILT_IN.stat().st_size < 4_500_000
+    assert built_in().stat().st_size < 4_500_000
     pytest.importorskip("onnx")
-    from export.quantise import int8_share
+    from export.convert.quantise import int8_share
 
-    n_int8, n_layers = int8_share(BUILT_IN.read_bytes())
+    n_int8, n_layers = int8_share(built_in().read_bytes())
     assert n_layers > 40
     assert n_int8 >= n_layers - 3
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from edge_mdda import NOTICE, Purifier
-from edge_mdda.cli import DEMO_IMAGE
-from edge_mdda.imaging import decode
-from edge_mdda.params import PRESETS
+from edge_mdda.mdda.params import PRESETS
+from edge_mdda.models import DEMO_IMAGE
+from edge_mdda.picture.decode import decode
 
 FIELDS = {
     "image", "sha256", "label", "probabilities", "raw_probabilities", "malignant", "disagreement", "advice", "purify",
@@ -120,7 +120,7 @@ def test_a_huge_picture_is_refused_before_anything_large_is_loaded(tmp_path):
     bomb = tmp_path / "bomb.png"
     bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
     probe = (
-        "import sys; from edge_mdda.cli import main; status = main(['screen', sys.argv[1]]);"
+        "import sys; from edge_mdda.cli.main import main; status = main(['screen', sys.argv[1]]);"
         # Not ru_maxrss: that keeps the peak of the parent which forked.
         "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'));"
         "print(status, peak.split()[1])"
@@ -257,7 +257,7 @@ def test_a_failed_write_names_its_target_and_keeps_the_answer(tmp_path):
 def test_help_imports_neither_numpy_nor_numba():
     probe = (
         "import sys\n"
-        "from edge_mdda.cli import main\n"
+        "from edge_mdda.cli.main import main\n"
         "try:\n    main(['screen', '--help'])\n"
         "except SystemExit:\n    pass\n"
         "print(sorted({'numpy', 'numba', 'cv2', 'onnxruntime'} & set(sys.modules)), file=sys.stderr)"

@@ -29,9 +29,9 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from edge_mdda.classifier import open_classifier  # noqa: E402
 from edge_mdda.classifier.manifest import EMBEDDED_KEY, embedded_text, manifest_path  # noqa: E402
-from edge_mdda.classifier.verdict import onnx_metadata  # noqa: E402
-from export.formats import FORMATS  # noqa: E402
-from export.sources import trace  # noqa: E402
+from edge_mdda.classifier.verify import onnx_metadata  # noqa: E402
+from export.convert.formats import FORMATS  # noqa: E402
+from export.convert.sources import trace  # noqa: E402
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_failed_gate_writes_no_model(weights, pictures, tmp_path, capsys):
 
 def test_default_gates_refuse_a_file_that_answers_otherwise(network, pictures, images):
     """The gates themselves, on answers that differ in one picture of twelve."""
-    from export.parity import Gates, compare, failures
+    from export.convert.parity import Gates, compare, failures
 
     truth = answers(network, images)
     other = truth.copy()
@@ -174,7 +174,7 @@ def test_default_gates_refuse_a_file_that_answers_otherwise(network, pictures, i
 
 
 def test_kl_and_logit_error_are_what_they_are_called(images):
-    from export.parity import compare
+    from export.convert.parity import compare
 
     p, q = np.array([[0.7, 0.2, 0.1]]), np.array([[0.5, 0.3, 0.2]])
     figures = compare(p, q, None, tiny_networks.LABELS)
@@ -185,7 +185,7 @@ def test_kl_and_logit_error_are_what_they_are_called(images):
 
 
 def test_a_float_file_is_never_labelled_int8(converted):
-    from export.audit import audit, check
+    from export.convert.audit import audit, check
     from export.errors import ExportError
 
     content = model_in(converted / "onnx-fp32").read_bytes()
@@ -199,7 +199,7 @@ def test_a_float_file_is_never_labelled_int8(converted):
 
 def test_weights_quantised_alone_are_no_int8_convolution(converted, tmp_path):
     """Weight-only quantisation computes in float, whatever the weights are stored as."""
-    from export.audit import audit
+    from export.convert.audit import audit
 
     model = onnx.load(model_in(converted / "onnx-fp32"))
     for node in [n for n in model.graph.node if n.op_type == "Conv"]:
@@ -252,7 +252,7 @@ def test_a_dynamic_onnx_file_is_fixed_where_a_size_is_given(network, pictures, i
 
 
 def test_labels_from_files(tmp_path):
-    from export.sources import read_label_names
+    from export.convert.sources import read_label_names
 
     (tmp_path / "a.json").write_text('{"mel": "melanoma", "nv": "naevus"}')
     (tmp_path / "a.txt").write_text("mel, melanoma\nnv\n")

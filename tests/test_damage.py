@@ -20,7 +20,7 @@ from made_files import (
 )
 
 from edge_mdda.errors import ImageError
-from edge_mdda.imaging import decode
+from edge_mdda.picture.decode import decode
 
 # --- silence and threads --------------------------------------------------------------------------------------------
 
@@ -28,7 +28,7 @@ FUZZ = """
     import sys
     import numpy as np
     from edge_mdda.errors import ImageError
-    from edge_mdda.imaging import decode
+    from edge_mdda.picture.decode import decode
     from test_damage import mutants
 
     decoded = refused = 0
@@ -105,7 +105,7 @@ def test_codecs_are_silent_and_our_own_stderr_is_not() -> None:
         import sys, threading
         import cv2, numpy as np
         from edge_mdda.errors import ImageError
-        from edge_mdda.imaging import decode
+        from edge_mdda.picture.decode import decode
         from made_files import encode, picture, png, chunk
 
         jpeg = bytearray(encode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)))

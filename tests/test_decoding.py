@@ -29,8 +29,8 @@ from made_files import (
     with_exif,
 )
 
-from edge_mdda import headers
-from edge_mdda.imaging import Limits, decode, fit
+from edge_mdda.picture import headers
+from edge_mdda.picture.decode import Limits, decode, fit
 
 # --- formats --------------------------------------------------------------------------------------------------------
 
@@ -210,7 +210,7 @@ def test_a_huge_png_is_refused_in_little_memory(tmp_path: Path) -> None:
     program = """
         import sys
         from edge_mdda.errors import ImageTooLargeError
-        from edge_mdda.imaging import decode
+        from edge_mdda.picture.decode import decode
         try:
             decode(sys.argv[1])
         except ImageTooLargeError as error:

@@ -29,7 +29,7 @@ from deploy.errors import DeployError
 from deploy.profiles import BOARDS, board_names, find_board, platform_tags, read_board
 from deploy.setup import SUMS, ed25519, signed_text
 from edge_mdda import __version__
-from export.linker import LinkError, find_linker
+from export.native.linker import LinkError, find_linker
 
 SYSTEMS = [(name, system) for name in board_names() for system in find_board(name).systems]
 MAX_BUNDLE, MAX_INSTALLED = 100 * 10**6, 260 * 10**6  # bytes

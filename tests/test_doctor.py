@@ -13,10 +13,11 @@ import tiny_models
 from board_trees import put
 from conftest import ROOT
 
-from edge_mdda import NOTICE, doctor
-from edge_mdda.board.children import ChildError, run_module
-from edge_mdda.board.finding import COLOURS, FAILED, OK, UNKNOWN, WARNING, Finding, is_fit, print_table, verdict
-from edge_mdda.classifier import BUILT_IN
+from edge_mdda import NOTICE, packages
+from edge_mdda.classifier import built_in
+from edge_mdda.diagnostics import doctor
+from edge_mdda.diagnostics.finding import COLOURS, FAILED, OK, UNKNOWN, WARNING, Finding, is_fit, print_table, verdict
+from edge_mdda.hardware.child_process import ChildError, run_module
 
 
 def edge_mdda(*arguments: object, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -66,10 +67,10 @@ def test_packages_outside_the_programs_own_limits():
 
 
 def test_the_model_and_its_manifest(tmp_path):
-    assert doctor.model_integrity(BUILT_IN).status == OK
-    altered = tmp_path / BUILT_IN.name
-    altered.write_bytes(BUILT_IN.read_bytes() + b"\0")
-    (tmp_path / f"{BUILT_IN.name}.json").write_bytes(BUILT_IN.with_name(f"{BUILT_IN.name}.json").read_bytes())
+    assert doctor.model_integrity(built_in()).status == OK
+    altered = tmp_path / built_in().name
+    altered.write_bytes(built_in().read_bytes() + b"\0")
+    (tmp_path / f"{built_in().name}.json").write_bytes(built_in().with_name(f"{built_in().name}.json").read_bytes())
     assert doctor.model_integrity(altered).status == FAILED
     assert doctor.model_integrity(tmp_path / "none.onnx").status == FAILED
 
@@ -77,13 +78,13 @@ def test_the_model_and_its_manifest(tmp_path):
 def test_doctor_wants_of_a_model_what_screen_wants(tmp_path, monkeypatch):
     pytest.importorskip("nacl")
     from edge_mdda.classifier.signature import VARIABLE, sign
-    from edge_mdda.classifier.verdict import examine
+    from edge_mdda.classifier.verify import verify_model
 
     model = tiny_models.save(tmp_path, "tiny.tflite", tiny_models.tflite_model())
     manifest = json.loads((tmp_path / "tiny.tflite.json").read_text())
     signature = tmp_path / "tiny.tflite.sig"
     signature.write_text(sign(manifest, b"1" * 32))
-    key = examine(model, frozenset()).signed_by
+    key = verify_model(model, frozenset()).signed_by
     assert doctor.model_integrity(model).status == OK  # no key is trusted: nothing is asked
     keys = tmp_path / "keys"
     monkeypatch.setenv(VARIABLE, str(keys))
@@ -152,12 +153,12 @@ def test_a_tflite_model_runs(tmp_path):
     found = examination.runtime("tflite")
     assert (found.status, "runs tiny" in found.value) == (OK, True), found
     assert examination.screening().status == OK
-    assert examination.models[".onnx"] == BUILT_IN
+    assert examination.models[".onnx"] == built_in()
 
 
 def test_a_missing_runtime(monkeypatch):
-    monkeypatch.setitem(doctor.MODULES, "onnx", ("surely_not_installed",))
-    monkeypatch.setitem(doctor.MODULES, "tflite", ("surely_not_installed",))
+    monkeypatch.setitem(packages.MODULES, "onnx", ("surely_not_installed",))
+    monkeypatch.setitem(packages.MODULES, "tflite", ("surely_not_installed",))
     needed, other = (doctor.Examination().runtime(name) for name in ("onnx", "tflite"))
     assert (needed.status, needed.advice) == (FAILED, "pip install surely-not-installed")
     assert (other.status, other.value) == (UNKNOWN, "not installed")

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from edge_mdda.errors import EdgeMddaError, ImageError
-from edge_mdda.mdda import Purifier
-from edge_mdda.params import PRESETS
-from export.augment import RandomPurifier, random_view
+from edge_mdda.mdda.params import PRESETS
+from edge_mdda.mdda.purifier import Purifier
 from export.dataset import CLASSES, DatasetError, LabelledImages, decode_all, read_labels, read_split
 from export.demo import draw
 from export.options import TrainOptions
+from export.train.augment import RandomPurifier, random_view
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = TrainOptions(steps=4, batch=4, size=64, purify_share=0.5, seed=3)
@@ -102,7 +102,7 @@ def test_the_random_purifier_is_a_preset_s_but_for_its_strength(monkeypatch):
             seen.append(params)
             super().__init__(height, width, params)
 
-    monkeypatch.setattr("edge_mdda.mdda.Purifier", Recorder)
+    monkeypatch.setattr("edge_mdda.mdda.purifier.Purifier", Recorder)
     image = cv2.resize(draw(), (64, 64), interpolation=cv2.INTER_AREA)
     rng = np.random.default_rng(0)
     for _ in range(40):
@@ -121,8 +121,8 @@ def test_options_name_the_bad_field():
 
 def test_training_learns_stores_and_resumes(made_up, tmp_path, monkeypatch):
     pytest.importorskip("torch")
-    from export.network import load_checkpoint
-    from export.train import train
+    from export.train.fine_tune import train
+    from export.train.network import load_checkpoint
 
     class KillError(Exception):
         pass
@@ -152,7 +152,7 @@ def test_training_learns_stores_and_resumes(made_up, tmp_path, monkeypatch):
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(made_up, tmp_path):
     torch = pytest.importorskip("torch")
-    from export.network import CheckpointError, network_from_checkpoint
+    from export.train.network import CheckpointError, network_from_checkpoint
 
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(b"PK\x03\x04 not really")
@@ -170,7 +170,7 @@ def test_quantise_is_convert_with_wide_gates(made_up, tmp_path, capsys):
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
     from export.__main__ import main
-    from export.train import train
+    from export.train.fine_tune import train
 
     checkpoint = train(made_up, tmp_path, TrainOptions(steps=1, batch=4, size=64, purify_share=0.0))
     out = tmp_path / "out" / "model.onnx"
@@ -182,11 +182,11 @@ def test_quantise_is_convert_with_wide_gates(made_up, tmp_path, capsys):
 def test_the_float_export_equals_the_checkpoint(made_up, tmp_path):
     pytest.importorskip("torch")
     onnxruntime = pytest.importorskip("onnxruntime")
+    from export.convert.graphs import PIXELS, with_pixels
+    from export.convert.sources import SourceOptions, open_source
     from export.dataset import SIDE
     from export.evaluate import TorchClassifier
-    from export.graphs import PIXELS, with_pixels
-    from export.sources import SourceOptions, open_source
-    from export.train import train
+    from export.train.fine_tune import train
 
     checkpoint = train(made_up, tmp_path, TrainOptions(steps=2, batch=4, size=64, purify_share=0.0))
     model = with_pixels(open_source(str(checkpoint), SourceOptions()).core)
@@ -257,8 +257,8 @@ def test_the_built_in_model_reaches_its_card(data_folder):
 
 
 def test_the_demo_picture_is_what_the_code_draws():
-    from edge_mdda.cli import DEMO_IMAGE
-    from edge_mdda.imaging import decode
+    from edge_mdda.models import DEMO_IMAGE
+    from edge_mdda.picture.decode import decode
 
     assert DEMO_IMAGE.stat().st_size < 200_000
     stored = decode(DEMO_IMAGE)

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from benchmarks.robustness import figure_data, figures
+from benchmarks.robustness import figure_data, figures, strips
 from benchmarks.robustness.errors import RobustnessError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -229,12 +229,12 @@ def test_a_strip_shows_the_perturbation_sixteen_times(drawn_image):
     attacked = drawn_image.astype(int)
     attacked[:112] += 4
     attacked = np.clip(attacked, 0, 255).astype(np.uint8)
-    canvas = figures.strip(drawn_image[None], attacked[None], drawn_image[None])
-    step, top = figures.PANEL + figures.STRIP_GAP, figures.STRIP_HEAD
-    parts = [canvas[top : top + 224, figures.STRIP_GAP + n * step :][:, :224] for n in range(4)]
+    canvas = strips.strip(drawn_image[None], attacked[None], drawn_image[None])
+    step, top = strips.PANEL + strips.STRIP_GAP, strips.STRIP_HEAD
+    parts = [canvas[top : top + 224, strips.STRIP_GAP + n * step :][:, :224] for n in range(4)]
     assert np.array_equal(parts[0], drawn_image) and np.array_equal(parts[1], attacked)
     free = drawn_image[:112] <= 251
-    assert (parts[2][:112][free] == 128 + 4 * figures.GAIN).all() and (parts[2][112:] == 128).all()
+    assert (parts[2][:112][free] == 128 + 4 * strips.GAIN).all() and (parts[2][112:] == 128).all()
     assert np.array_equal(parts[3], drawn_image)
 
 
@@ -319,9 +319,9 @@ def test_the_demo_strip_is_an_attack_on_the_drawn_picture():
             return torch.stack([1 - bright, bright], 1)
 
     canvas = strips.attacked_demo(Brightness())
-    side, top = figures.DEMO_PANEL, figures.STRIP_HEAD
-    assert canvas.shape == (top + side + figures.STRIP_GAP, figures.STRIP_GAP + 4 * (side + figures.STRIP_GAP), 3)
-    change = canvas[top : top + side, figures.STRIP_GAP + 2 * (side + figures.STRIP_GAP) :][:, :side].astype(int)
+    side, top = strips.DEMO_PANEL, strips.STRIP_HEAD
+    assert canvas.shape == (top + side + strips.STRIP_GAP, strips.STRIP_GAP + 4 * (side + strips.STRIP_GAP), 3)
+    change = canvas[top : top + side, strips.STRIP_GAP + 2 * (side + strips.STRIP_GAP) :][:, :side].astype(int)
     assert abs(change[:, : side // 2 - 2] - 128).mean() > 2 * abs(change[:, side // 2 + 2 :] - 128).mean()
     assert len(figures.png_bytes(canvas)) < figures.MAX_BYTES
 

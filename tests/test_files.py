@@ -21,7 +21,7 @@ from made_files import (
 
 from edge_mdda import files
 from edge_mdda.errors import ImageTooLargeError, UnreadableImageError
-from edge_mdda.imaging import Limits, decode, write_png
+from edge_mdda.picture.decode import Limits, decode, write_png
 
 # --- bad paths and streams ------------------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ def test_write_png_when_the_disk_is_really_full() -> None:
         import os, resource, signal, sys, tempfile
         import numpy as np
         from edge_mdda.errors import ImageError
-        from edge_mdda.imaging import write_png
+        from edge_mdda.picture.decode import write_png
         folder = tempfile.mkdtemp()
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)

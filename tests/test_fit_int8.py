@@ -13,14 +13,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from edge_mdda.errors import EdgeMddaError  # noqa: E402
-from edge_mdda.params import PRESETS  # noqa: E402
-from export import rounding  # noqa: E402
+from edge_mdda.mdda.params import PRESETS  # noqa: E402
 from export.dataset import CLASSES, SIDE  # noqa: E402
 from export.demo import draw  # noqa: E402
-from export.fake_quant import FakeQuantNet, grid, round_activation, round_weight  # noqa: E402
-from export.network import LesionNet, load_checkpoint, network_from_checkpoint, save_checkpoint  # noqa: E402
 from export.options import Int8Options  # noqa: E402
-from export.rounding import calibrate, descend, round_network, to_batch  # noqa: E402
+from export.train import rounding  # noqa: E402
+from export.train.fake_quant import FakeQuantNet, grid, round_activation, round_weight  # noqa: E402
+from export.train.network import LesionNet, load_checkpoint, network_from_checkpoint, save_checkpoint  # noqa: E402
+from export.train.rounding import calibrate, descend, round_network, to_batch  # noqa: E402
 from tests.tiny_networks import settle  # noqa: E402
 
 TINY = Int8Options(fit_images=2, steps=2, batch=2, lr=1e-4, seed=3)
@@ -111,9 +111,9 @@ def test_every_layer_learns(network, ranges, images):
 
 def int8_file(checkpoint: Path, ranges: dict) -> bytes:
     """The ONNX file that ``convert`` makes of a fitted checkpoint, before its metadata."""
-    from export.graphs import with_pixels
-    from export.quantise import int8_onnx
-    from export.sources import SourceOptions, open_source
+    from export.convert.graphs import with_pixels
+    from export.convert.quantise import int8_onnx
+    from export.convert.sources import SourceOptions, open_source
 
     core = open_source(str(checkpoint), SourceOptions()).core
     blank = iter([np.zeros((1, SIDE, SIDE, 3), np.uint8)])  # the tool insists on seeing one
@@ -123,7 +123,7 @@ def int8_file(checkpoint: Path, ranges: dict) -> bytes:
 def test_the_int8_file_computes_the_same(network, student, ranges, images, tmp_path):
     """All but the order of summation, which moves a value to the next step here and there."""
     from edge_mdda.classifier.onnx import OnnxClassifier
-    from export.quantise import int8_share
+    from export.convert.quantise import int8_share
     from tests.tiny_models import manifest_for
 
     save_checkpoint(tmp_path / "c.pt", {"labels": list(CLASSES), "ema": student.to_network().state_dict()})
@@ -176,8 +176,8 @@ def test_descent_beats_the_nearest_step():
 
 
 def test_a_run_resumes_and_its_ranges_survive(root, tmp_path, monkeypatch):
-    from export.fit_int8 import fit_int8, stored_ranges
-    from export.sources import SourceOptions, open_source
+    from export.convert.sources import SourceOptions, open_source
+    from export.train.fit_int8 import fit_int8, stored_ranges
 
     class KillError(Exception):
         pass

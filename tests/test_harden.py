@@ -12,8 +12,9 @@ torch = pytest.importorskip("torch")
 
 from edge_mdda.errors import EdgeMddaError  # noqa: E402
 from export.dataset import CLASSES, LabelledImages  # noqa: E402
-from export.fake_quant import FakeQuantNet  # noqa: E402
-from export.harden import (  # noqa: E402
+from export.options import HardenOptions  # noqa: E402
+from export.train.fake_quant import FakeQuantNet  # noqa: E402
+from export.train.harden import (  # noqa: E402
     KEPT_NAME,
     Kept,
     View,
@@ -27,8 +28,7 @@ from export.harden import (  # noqa: E402
     turned,
     turned_back,
 )
-from export.network import LesionNet, load_checkpoint, network_from_checkpoint, save_checkpoint  # noqa: E402
-from export.options import HardenOptions  # noqa: E402
+from export.train.network import LesionNet, load_checkpoint, network_from_checkpoint, save_checkpoint  # noqa: E402
 from tests.tiny_networks import settle  # noqa: E402
 
 SIDE = 64

@@ -21,9 +21,9 @@ from made_files import (
     with_exif,
 )
 
-from edge_mdda import codec_stderr
 from edge_mdda.errors import DamagedImageError
-from edge_mdda.imaging import decode
+from edge_mdda.picture import codec_stderr
+from edge_mdda.picture.decode import decode
 
 # --- bad contents ---------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pytest
 from planes import FLOAT_NOISE, STALE, grey, run_block
 from purifying import SETTINGS, rmse
 
-from edge_mdda.solver import SHORT_RUN, schedule, shrink_magic
+from edge_mdda.mdda.rof_schedule import SHORT_RUN, schedule, shrink_magic
 
 SIZES = [(16, 16), (17, 16), (16, 17), (23, 70), (70, 23), (45, 45), (64, 33), (2, 3), (3, 2)]
 SOLVED = [(name, scale) for name, params in SETTINGS.items() for scale in params.scales]

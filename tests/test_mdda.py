@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from purifying import FOUR_SCALES, SETTINGS, VARIANTS, detail, few, only, purify, random_image, rmse, sides, stages_of
 
 from edge_mdda.errors import ParamsError
-from edge_mdda.mdda import Purifier
-from edge_mdda.params import PRESETS, MddaParams
+from edge_mdda.mdda.params import PRESETS, MddaParams
+from edge_mdda.mdda.purifier import Purifier
 
 FLOAT_NOISE = 5e-4  # grey levels; ten times the largest float32 rounding measured
 SIZES = [(16, 16), (33, 47), (48, 64), (17, 70)]

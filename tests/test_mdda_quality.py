@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from purifying import BALANCED, SETTINGS, VARIANTS, detail, few, purify, rmse, sides, stages_of
 
-from edge_mdda.params import MddaParams
+from edge_mdda.mdda.params import MddaParams
 
 QUIET = replace(BALANCED, sigma=0.0)  # no noise added: what is left is deterministic
 

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from edge_mdda import kernels
 from edge_mdda.errors import KernelError
-from edge_mdda.kernels import native
-from edge_mdda.mdda import PRESETS, MddaParams, Purifier
+from edge_mdda.mdda import kernels
+from edge_mdda.mdda.kernels import native
+from edge_mdda.mdda.purifier import PRESETS, MddaParams, Purifier
 
 pytest.importorskip("elftools", reason="the extra 'export' is not installed")
 
 from benchmarks.arm_cost import replay
-from export import codegen, linker
-from export.kernels import build
+from export.native import codegen, linker
+from export.native.build import build
 
 BOARDS = ("cortex-a53", "cortex-a72", "cortex-a76")
 SIZES = ((16, 16), (17, 31), (64, 50), (101, 224), (225, 223))  # odd, prime, not a multiple of a vector
@@ -125,7 +125,7 @@ def test_an_instruction_that_the_board_lacks_stops_the_replay(monkeypatch, tmp_p
         replay.find_tools()
     except replay.ReplayError as error:
         pytest.skip(str(error))
-    monkeypatch.setattr("export.kernels.required_features", lambda target: ())  # as if nobody had looked
+    monkeypatch.setattr("export.native.build.required_features", lambda target: ())  # as if nobody had looked
     wide = build("neoverse-v1", tmp_path)
     recording, _ = replay.record(drawn_image[:32, :32].copy(), "mild", 1, wide.kernels)
     with pytest.raises(replay.ReplayError):
@@ -220,7 +220,7 @@ def test_a_named_pipe_is_no_descriptor(back_end, tmp_path, caplog):
 
 
 def test_the_signatures_are_those_of_the_sources(kernels):
-    from edge_mdda.kernels.registry import REGISTRY
+    from edge_mdda.mdda.kernels.registry import REGISTRY
 
     ours = {n: s.signature for n, s in REGISTRY.items() if s.function.__module__.startswith("edge_mdda.")}
     assert ours == native.SIGNATURES
@@ -318,7 +318,9 @@ def test_wrong_arrays_raise_and_do_not_reach_the_machine_code(library):
 # -- programs ---------------------------------------------------------------------------------------
 
 NO_NUMBA = "import sys; sys.modules['numba'] = sys.modules['llvmlite'] = None;"
-SCREEN = "import sys; from edge_mdda.cli import main; sys.exit(main(['screen', '--demo', '--json', '--seed', '3']))"
+SCREEN = (
+    "import sys; from edge_mdda.cli.main import main; sys.exit(main(['screen', '--demo', '--json', '--seed', '3']))"
+)
 
 
 def test_screening_needs_no_numba_with_native_kernels(library):

@@ -10,8 +10,8 @@ import pytest
 from planes import FLOAT_NOISE, grey, run_block
 from scipy.special import ndtr
 
-from edge_mdda.mdda import Purifier
-from edge_mdda.params import MddaParams
+from edge_mdda.mdda.params import MddaParams
+from edge_mdda.mdda.purifier import Purifier
 
 SCALES = (2.0, 1.0, 0.5, 0.25)
 KS_5_PERCENT = 1.36e-3  # critical value of the Kolmogorov-Smirnov distance at n = 1e6

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from edge_mdda.classifier.tensors import to_probabilities, with_temperature
-from export.errors import ExportError
-from export.operating import (
+from export.calibration import (
     FALSE_ALARMS,
     SENSITIVITY,
     Views,
@@ -18,6 +17,7 @@ from export.operating import (
     operating_point,
     performance,
 )
+from export.errors import ExportError
 from tests.tiny_models import manifest_for
 
 N, CLASSES = 4000, 5

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edge_mdda.errors import EdgeMddaError, ParamsError
-from edge_mdda.mdda import Purifier
-from edge_mdda.params import PRESETS, MddaParams
+from edge_mdda.mdda.params import PRESETS, MddaParams
+from edge_mdda.mdda.purifier import Purifier
 
 NAN, INF = math.nan, math.inf
 

@@ -14,13 +14,13 @@ import tiny_models
 from conftest import ROOT
 from test_doctor import SUICIDE, broken_package, edge_mdda
 
-from edge_mdda import profiling
-from edge_mdda.cli import DEMO_IMAGE
 from edge_mdda.errors import ProfileError
-from edge_mdda.latency.case import Case, measure
-from edge_mdda.latency.kernel_clock import KernelClock, purifier_detail
-from edge_mdda.mdda import PRESETS, MddaParams, Purifier
-from edge_mdda.profiling import Plan, profile, thread_counts
+from edge_mdda.mdda.purifier import PRESETS, MddaParams, Purifier
+from edge_mdda.models import DEMO_IMAGE
+from edge_mdda.profiling import run as profiling
+from edge_mdda.profiling.case import Case, measure
+from edge_mdda.profiling.kernel_times import KernelClock, purifier_detail
+from edge_mdda.profiling.run import Plan, profile, thread_counts
 
 # -- the command --------------------------------------------------------------------------------------
 
@@ -58,7 +58,7 @@ def test_a_sweep_has_a_row_for_each_case_and_a_crash_is_one(tmp_path):
     ],
 )
 def test_wrong_usage_has_status_2(arguments, capsys):
-    from edge_mdda.cli import main
+    from edge_mdda.cli.main import main
 
     with pytest.raises(SystemExit) as ended:
         main(["profile", *arguments])
@@ -68,7 +68,7 @@ def test_wrong_usage_has_status_2(arguments, capsys):
 
 @pytest.mark.parametrize("option", ["--json", "--html"])
 def test_a_file_that_cannot_be_written_is_said_before_the_measuring(tmp_path, capsys, option):
-    from edge_mdda.cli import main
+    from edge_mdda.cli.main import main
 
     for target in (tmp_path / "no" / "folder", tmp_path, "/proc/nothing", "/dev/full"):
         assert main(["profile", option, str(target)]) == 1
@@ -117,7 +117,7 @@ def test_a_bad_image_or_model_is_one_line(tmp_path):
 
 def test_help_shows_examples_and_imports_nothing_heavy():
     probe = (
-        "import sys\nfrom edge_mdda.cli import main\n"
+        "import sys\nfrom edge_mdda.cli.main import main\n"
         "for command in ('doctor', 'profile'):\n"
         "    try:\n        main([command, '--help'])\n    except SystemExit:\n        pass\n"
         "heavy = {'numpy', 'numba', 'cv2', 'onnxruntime', 'subprocess', 'ctypes'}\n"
@@ -131,7 +131,8 @@ def test_help_shows_examples_and_imports_nothing_heavy():
 
 
 def test_reporting_loads_no_numpy():
-    probe = "import sys, edge_mdda.profiling, edge_mdda.latency.html, edge_mdda.doctor; print('numpy' in sys.modules)"
+    modules = "edge_mdda.profiling.run, edge_mdda.profiling.report_html, edge_mdda.diagnostics.doctor"
+    probe = f"import sys, {modules}; print('numpy' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, env=environment, timeout=60)
     assert done.stdout.strip() == "False", done.stderr
@@ -222,8 +223,9 @@ def test_the_sweep_is_every_combination():
 
 
 def test_minutes_are_for_the_main_run_alone():
-    from edge_mdda.cli import build_parser
-    from edge_mdda.cli_board import _plan
+    from edge_mdda.cli.board import _plan
+
+    from edge_mdda.cli.main import build_parser
 
     def plan(*arguments: str) -> Plan:
         return _plan(build_parser().parse_args(["profile", *arguments]))

@@ -15,12 +15,12 @@ from test_doctor import edge_mdda
 
 from edge_mdda import NOTICE
 from edge_mdda.errors import EdgeMddaError, ProfileError
-from edge_mdda.latency.case import STAGES
-from edge_mdda.latency.compare import compare, load, to_text
-from edge_mdda.latency.html import to_html
-from edge_mdda.latency.report import print_report, throttling_text
-from edge_mdda.mdda import PRESETS
-from edge_mdda.profiling import check_target, write
+from edge_mdda.mdda.purifier import PRESETS
+from edge_mdda.profiling.case import STAGES
+from edge_mdda.profiling.compare import compare, load, to_text
+from edge_mdda.profiling.report_html import to_html
+from edge_mdda.profiling.report_text import print_report, throttling_text
+from edge_mdda.profiling.run import check_target, write
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ from onnx import numpy_helper  # noqa: E402
 
 from edge_mdda.classifier import open_classifier  # noqa: E402
 from edge_mdda.errors import EdgeMddaError  # noqa: E402
+from export.convert.graphs import make_core  # noqa: E402
+from export.convert.quantise import quantise_onnx  # noqa: E402
+from export.convert.ranges import in_order  # noqa: E402
+from export.convert.sources import trace  # noqa: E402
 from export.errors import ExportError  # noqa: E402
-from export.graphs import make_core  # noqa: E402
 from export.options import TrainOptions  # noqa: E402
-from export.quantise import quantise_onnx  # noqa: E402
-from export.ranges import in_order  # noqa: E402
-from export.sources import trace  # noqa: E402
 
 RANGES = {
     "input": (-2.0, 2.0),
@@ -73,7 +73,7 @@ def test_the_tflite_worker_puts_ranges_over_what_it_saw():
     pytest.importorskip("ai_edge_litert")
     from test_tflite_runtimes import TINY
 
-    from export.tflite_worker import set_ranges
+    from export.convert.tflite_worker import set_ranges
 
     kinds = ["conv", "conv", "conv", "add", "conv", "mean", "linear"]
     seen: dict = {}
@@ -90,7 +90,7 @@ def test_the_tflite_worker_puts_ranges_over_what_it_saw():
 def checkpoint(path, arch: str, **more: object):
     """A checkpoint of an untrained network."""
     pytest.importorskip("efficientnet_lite_pytorch")
-    from export.network import LesionNet, save_checkpoint
+    from export.train.network import LesionNet, save_checkpoint
 
     torch.manual_seed(0)
     network = LesionNet(3, arch=arch).eval()
@@ -124,7 +124,7 @@ def test_fitted_checkpoints_need_their_reference(pictures, tmp_path, capsys):
 
 
 def test_unknown_architectures_are_named(tmp_path):
-    from export.network import CheckpointError, network_from_checkpoint, save_checkpoint
+    from export.train.network import CheckpointError, network_from_checkpoint, save_checkpoint
 
     with pytest.raises(EdgeMddaError, match=r"^arch: out of range, got 'resnet'"):
         TrainOptions(arch="resnet")

@@ -11,8 +11,8 @@ onnx = pytest.importorskip("onnx")
 import onnxruntime  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from export.convert.rebuild import OPERATORS, Rebuilt  # noqa: E402
 from export.errors import ExportError  # noqa: E402
-from export.rebuild import OPERATORS, Rebuilt  # noqa: E402
 
 SHAPE = (1, 3, 12, 10)
 RNG = np.random.default_rng(0)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_mdda.board.finding import OK, UNKNOWN, WARNING
-from edge_mdda.board.release import release
+from edge_mdda.diagnostics.finding import OK, UNKNOWN, WARNING
+from edge_mdda.diagnostics.release import release
 
 PROFILE = {
     "version": "1.0",

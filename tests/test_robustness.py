@@ -31,7 +31,7 @@ from benchmarks.robustness.run import Options, Run  # noqa: E402
 from benchmarks.robustness.sets import Maker  # noqa: E402
 from benchmarks.robustness.squeezenet import SqueezeNet  # noqa: E402
 from benchmarks.robustness.surrogate_file import save_surrogate  # noqa: E402
-from edge_mdda.classifier import BUILT_IN, open_classifier  # noqa: E402
+from edge_mdda.classifier import built_in, open_classifier  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {"network", "attack", "eps", "knows", "defence", "balanced_accuracy", "melanoma_recall", "ms"}
@@ -67,7 +67,7 @@ def test_twin_agrees_with_the_shipped_file(drawn_image):
     classifier = open_classifier()
     expected = classifier.predict(batch)
     with torch.no_grad():
-        logits = Twin(BUILT_IN)(to_tensor(batch))
+        logits = Twin(built_in())(to_tensor(batch))
     found = torch.softmax(logits / classifier.manifest.temperature, 1).numpy()
     assert np.abs(found - expected).max() < 0.06  # activations are not rounded in the twin
     assert expected.argmax(1).tolist() == found.argmax(1).tolist()
@@ -76,10 +76,10 @@ def test_twin_agrees_with_the_shipped_file(drawn_image):
 
 def test_twin_has_a_gradient_with_respect_to_pixels(drawn_image):
     pixels = to_tensor(drawn_image[None]).requires_grad_(True)
-    logits = Twin(BUILT_IN)(pixels)
+    logits = Twin(built_in())(pixels)
     gradient = torch.autograd.grad(logits[0, 4] - logits[0, 5], pixels)[0]
     with torch.no_grad():
-        moved = Twin(BUILT_IN)(pixels + 0.25 * gradient.sign())
+        moved = Twin(built_in())(pixels + 0.25 * gradient.sign())
     assert moved[0, 4] - moved[0, 5] > logits[0, 4] - logits[0, 5] + 0.1
 
 

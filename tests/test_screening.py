@@ -12,9 +12,9 @@ import pytest
 import tiny_models
 
 from edge_mdda import Screener
-from edge_mdda.cli import DEMO_IMAGE
 from edge_mdda.errors import ImageError, ModelError, ParamsError
-from edge_mdda.screening import advise, jensen_shannon
+from edge_mdda.models import DEMO_IMAGE
+from edge_mdda.triage import advise, jensen_shannon
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 
-from edge_mdda import selftest
-from edge_mdda.board.finding import FAILED, OK
 from edge_mdda.classifier import BUILT_IN_MODELS, MODELS_SETTING, RUNTIME_SETTING, ModelError, built_in, models_here
-from edge_mdda.cli import main
+from edge_mdda.cli.main import main
+from edge_mdda.diagnostics import selftest
+from edge_mdda.diagnostics.finding import FAILED, OK
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ pytest.importorskip("ai_edge_litert")
 from edge_mdda.classifier import ModelError, open_classifier
 from edge_mdda.classifier.manifest import manifest_path
 from edge_mdda.classifier.signature import VARIABLE, canonical, signature_path, trusted_keys
-from edge_mdda.classifier.verdict import examine
-from edge_mdda.cli import main as board
+from edge_mdda.classifier.verify import verify_model
+from edge_mdda.cli.main import main as board
 from export.__main__ import main as workstation
 
 
@@ -147,24 +147,24 @@ def test_whatever_is_done_to_a_model_it_is_refused(attack, model, public, tmp_pa
 
 def test_verify_tells_apart_what_is_wrong(model, public, tmp_path, capsys):
     keys = trusted_keys(public)
-    assert examine(model, keys).ok
-    assert (examine(model, frozenset()).ok, examine(model, frozenset()).whole) == (False, True)
-    assert "no key is trusted" in examine(model, frozenset()).text
+    assert verify_model(model, keys).ok
+    assert (verify_model(model, frozenset()).ok, verify_model(model, frozenset()).whole) == (False, True)
+    assert "no key is trusted" in verify_model(model, frozenset()).text
     assert board(["verify", "--json", "--trusted-keys", str(public), str(model)]) == 0
     verdict = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert verdict["ok"] is verdict["trusted"] is True
     assert verdict["signed_by"] in keys
     (tmp_path / "report.json").write_text("{}")
-    assert "belongs to the model but was altered" in examine(model, keys).text
+    assert "belongs to the model but was altered" in verify_model(model, keys).text
     (tmp_path / "report.json").unlink()
-    assert "cannot be read" in examine(model, keys).text
-    assert examine(tmp_path / "none.onnx", keys).text.startswith("no such model")
+    assert "cannot be read" in verify_model(model, keys).text
+    assert verify_model(tmp_path / "none.onnx", keys).text.startswith("no such model")
 
 
 def test_unsigned_built_in_model_is_said_to_be_so(capsys):
-    from edge_mdda.classifier import BUILT_IN
+    from edge_mdda.classifier import built_in
 
-    if signature_path(BUILT_IN).exists():
+    if signature_path(built_in()).exists():
         pytest.skip("the built-in model is signed")
     assert board(["verify"]) == 0  # it came with the program
     assert "whole, but not signed" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.robustness import ablate, alarm, calibrate, tune
 from benchmarks.robustness.errors import RobustnessError
-from edge_mdda.params import PRESETS, PRESETS_FILE, MddaParams
+from edge_mdda.mdda.params import PRESETS, PRESETS_FILE, MddaParams
 
 STAGES = ("before", "after")
 
@@ -72,7 +72,7 @@ def test_the_shipped_presets_name_the_run_that_chose_them(tmp_path, monkeypatch)
     rows = [{"params": params.to_dict(), "ms": 1.0, **figures} for params in PRESETS.values()]
     about = dict.fromkeys(("command", "network", "model_sha256", "split", "n", "n_clean"), "x")
     tune.write({name: n for n, name in enumerate(PRESETS)}, rows, rows[0], about)
-    from edge_mdda.params import _read_presets
+    from edge_mdda.mdda.params import _read_presets
 
     assert _read_presets(str(tmp_path / "presets.json")) == PRESETS
     written = json.loads((tmp_path / "presets.json").read_text(encoding="utf-8"))

@@ -51,7 +51,7 @@ def test_surrogate_file_keeps_the_answers_and_is_small(tmp_path, drawn_image):
 
 def test_surrogate_of_another_architecture_is_folded_without_change(tmp_path, drawn_image):
     pytest.importorskip("efficientnet_lite_pytorch")
-    from export.network import LesionNet
+    from export.train.network import LesionNet
 
     torch.manual_seed(0)
     network = LesionNet(7, arch="efficientnet-lite0").eval()
@@ -96,7 +96,7 @@ def test_packed_checkpoint_says_which_step_it_reached(made_up, tmp_path, monkeyp
     from benchmarks.robustness import networks
     from benchmarks.robustness.__main__ import main
     from export.dataset import CLASSES
-    from export.network import LesionNet, save_checkpoint
+    from export.train.network import LesionNet, save_checkpoint
 
     arch, checkpoint = "efficientnet-lite0", tmp_path / "checkpoint.pt"
     ema = LesionNet(len(CLASSES), arch=arch).state_dict()

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("ai_edge_litert")
 
 from edge_mdda.classifier import open_classifier
-from export.audit import audit
+from export.convert.audit import audit
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = Path(__file__).parent / "data" / "tiny-tflite-int8" / "tiny-tflite-int8.tflite"

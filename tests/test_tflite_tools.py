@@ -17,9 +17,9 @@ pytest.importorskip("ai_edge_litert")
 import tiny_networks  # noqa: E402
 
 from edge_mdda.classifier import open_classifier  # noqa: E402
-from export import tflite  # noqa: E402
 from export.__main__ import main  # noqa: E402
-from export.audit import audit  # noqa: E402
+from export.convert import tflite  # noqa: E402
+from export.convert.audit import audit  # noqa: E402
 from export.errors import ExportError  # noqa: E402
 
 HAS_TOOLS = (tflite.environment() / "bin" / "python").is_file()
@@ -128,8 +128,8 @@ def test_a_real_conversion(weights, tmp_path):
     not HAS_TOOLS, reason=f"no TFLite tools; set {tflite.ENVIRONMENT_VARIABLE}, or: export setup tflite"
 )
 def test_exactly_the_first_convolutions_stay_in_float():
-    from export.graphs import make_core
-    from export.sources import trace
+    from export.convert.graphs import make_core
+    from export.convert.sources import trace
 
     traced = trace(tiny_networks.trained(), "NCHW", (32, 32), "tiny")
     core = make_core(traced, "tiny", "NCHW", tiny_networks.MEAN, tiny_networks.STD, 3)

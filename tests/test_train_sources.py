@@ -6,13 +6,13 @@ import pytest
 torch = pytest.importorskip("torch", exc_type=ImportError)
 
 from edge_mdda import Purifier  # noqa: E402
-from edge_mdda.params import PRESETS  # noqa: E402
+from edge_mdda.mdda.params import PRESETS  # noqa: E402
 from export.dataset import CLASSES, DatasetError  # noqa: E402
-from export.lesion_sets import BENIGN, MALIGNANT_ONLY, WHOLE, LesionSets, pack, read_sets, unpack  # noqa: E402
-from export.torch_attack import WAYS, Attack, attacked, margin  # noqa: E402
-from export.torch_augment import views  # noqa: E402
-from export.torch_mdda import Schedule, purify, rof  # noqa: E402
-from export.train_sources import Recipe, Sampler, area_under_curve, known_loss  # noqa: E402
+from export.train.lesion_sets import BENIGN, MALIGNANT_ONLY, WHOLE, LesionSets, pack, read_sets, unpack  # noqa: E402
+from export.train.sources import Recipe, Sampler, area_under_curve, known_loss  # noqa: E402
+from export.train.torch_attack import WAYS, Attack, attacked, margin  # noqa: E402
+from export.train.torch_augment import views  # noqa: E402
+from export.train.torch_mdda import Schedule, purify, rof  # noqa: E402
 
 SCHEDULE = Schedule.of(PRESETS["balanced"])
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from edge_mdda import doctor, silence
-from edge_mdda.board.finding import OK, WARNING
+from edge_mdda import silence
+from edge_mdda.diagnostics import doctor
+from edge_mdda.diagnostics.finding import OK, WARNING
 
 DEMO = ROOT / "edge_mdda" / "models" / "demo-synthetic.jpg"
 TIMEOUT_S = 300
@@ -155,7 +156,7 @@ def test_doctor_says_whether_telemetry_is_off(tmp_path, monkeypatch):
 
 
 def test_verify_of_every_built_in_model_passes(capsys):
-    from edge_mdda.cli import main
+    from edge_mdda.cli.main import main
 
     for model in ("standard", "hardened"):
         assert main(["verify", model]) == 0
@@ -165,7 +166,7 @@ def test_verify_of_every_built_in_model_passes(capsys):
 
 def test_a_copy_of_the_built_in_model_elsewhere_is_not_trusted(tmp_path):
     from edge_mdda.classifier import built_in
-    from edge_mdda.cli import main
+    from edge_mdda.cli.main import main
 
     for path in built_in().parent.glob(f"{built_in().name}*"):
         shutil.copy(path, tmp_path)

@@ -17,7 +17,8 @@ import tiny_models
 from conftest import ROOT
 
 from edge_mdda import NOTICE
-from edge_mdda.cli import DEMO_IMAGE, build_parser
+from edge_mdda.cli.main import build_parser
+from edge_mdda.models import DEMO_IMAGE
 
 UNITS = ROOT / "deploy" / "units"
 WATCH = UNITS / "edge-mdda-watch.service"
@@ -141,7 +142,7 @@ def test_user_and_folders_are_made(tmp_path):
 def native_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the kernels for this machine."""
     pytest.importorskip("numba")
-    from export.kernels import build
+    from export.native.build import build
 
     folder = tmp_path_factory.mktemp("kernels")
     build("host", folder)

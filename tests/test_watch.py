@@ -16,9 +16,10 @@ from conftest import ROOT
 from watch_folder import drop, ended, files_in, once, options, results, started, until
 
 from edge_mdda import NOTICE
-from edge_mdda.cli import DEMO_IMAGE, main
-from edge_mdda.service.spool import Spool
-from edge_mdda.service.steps import candidates
+from edge_mdda.cli.main import main
+from edge_mdda.models import DEMO_IMAGE
+from edge_mdda.watch.atomic_steps import candidates
+from edge_mdda.watch.spool import Spool
 
 pytest.importorskip("ai_edge_litert")
 pytestmark = pytest.mark.usefixtures("no_child_is_left")

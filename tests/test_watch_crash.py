@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from watch_folder import PATIENCE_S, drop, files_in, once, options, results, started
 
-from edge_mdda.cli import DEMO_IMAGE, main
+from edge_mdda.cli.main import main
 from edge_mdda.errors import WatchError
-from edge_mdda.service.spool import MAX_ENDS, Spool
-from edge_mdda.service.steps import link_new, rename_new
+from edge_mdda.models import DEMO_IMAGE
+from edge_mdda.watch.atomic_steps import link_new, rename_new
+from edge_mdda.watch.spool import MAX_ENDS, Spool
 
 pytest.importorskip("ai_edge_litert")
 pytestmark = pytest.mark.usefixtures("no_child_is_left")
@@ -127,7 +128,7 @@ def test_file_systems_without_links_or_renameat2(tmp_path, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     (tmp_path / "a").write_bytes(b"content")
-    monkeypatch.setattr("edge_mdda.service.steps._renameat2", lambda: None)
+    monkeypatch.setattr("edge_mdda.watch.atomic_steps._renameat2", lambda: None)
     monkeypatch.setattr(os, "link", refuse)
     link_new(str(tmp_path / "a"), str(tmp_path / "b"), b"content")
     assert (tmp_path / "b").read_bytes() == b"content"

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from watch_folder import PATIENCE_S, WATCHDOG_S, drop, ended, files_in, once, options, results, started, until
 
-from edge_mdda.service.notify import Notifier
-from edge_mdda.service.spool import MAX_ENDS, Spool
+from edge_mdda.watch.sd_notify import Notifier
+from edge_mdda.watch.spool import MAX_ENDS, Spool
 
 pytest.importorskip("ai_edge_litert")
 pytestmark = pytest.mark.usefixtures("no_child_is_left")

@@ -25,7 +25,7 @@ class Steps:
 
     def __init__(self, wanted: int) -> None:
         self.wanted, self.count = wanted, 0
-        from edge_mdda.service import spool
+        from edge_mdda.watch import spool
 
         for name in self.NAMES:
             setattr(os, name, self.after(getattr(os, name)))
@@ -49,9 +49,10 @@ class Steps:
 
 
 def main(what: str, value: str, *arguments: str) -> int:
-    from edge_mdda import cli, watch
+    from edge_mdda.cli import main as cli
     from edge_mdda.errors import ModelError
     from edge_mdda.screening import Screener
+    from edge_mdda.watch import service as watch
 
     screen = Screener.screen
 

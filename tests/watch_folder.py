@@ -13,7 +13,7 @@ from pathlib import Path
 
 from conftest import ROOT
 
-from edge_mdda.cli import DEMO_IMAGE
+from edge_mdda.models import DEMO_IMAGE
 
 CHILD = Path(__file__).parent / "watch_child.py"
 PATIENCE_S = 90.0  # for what must happen at some time; no test says how fast

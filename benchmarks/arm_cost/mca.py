@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass
 
 from edge_mdda.errors import EdgeMddaError
-from edge_mdda.kernels.native import SYMBOL_PREFIX
+from edge_mdda.mdda.kernels.native import SYMBOL_PREFIX
 
 TOOL = "llvm-mca"
 ITERATIONS = 400  # of the loop; enough for the start to vanish

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arm_cost import mca, replay
-from benchmarks.speed.measure import benchmark_image
-from export.codegen import Builder, target_of
-from export.kernels import build
+from benchmarks.speed.image import benchmark_image
+from export.native.build import build
+from export.native.codegen import Builder, target_of
 
 CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
 PROBES = "benchmarks.arm_cost.probes"

@@ -5,8 +5,8 @@ Never called: :mod:`benchmarks.arm_cost.measure` compiles them and reads the ass
 
 from __future__ import annotations
 
-from edge_mdda.kernels import aggregate, finish, noise, opening, resample, rof
-from edge_mdda.kernels.registry import kernel
+from edge_mdda.mdda.kernels import aggregate, first_iteration, noise, pack_and_blend, resample, rof
+from edge_mdda.mdda.kernels.registry import kernel
 
 SWEEP = "void(f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], i8, f4, f4, f4, i4, f4)"
 
@@ -30,25 +30,25 @@ def rof_fine_sweep(g_next, px_next, px_left, py_next, u, u_right, px, py, u_next
 @kernel("void(f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], i8, f4, f4, f4, i4, f4)")
 def rof_first_sweep(f, f_right, f_next, px, py, n, step_x, step_y, lam, magic, one):
     """The first iteration, without its filters."""
-    opening._first_sweep_row(f, f_right, f_next, px, py, n, step_x, step_y, lam, magic, one)
+    first_iteration._first_sweep_row(f, f_right, f_next, px, py, n, step_x, step_y, lam, magic, one)
 
 
 @kernel("void(f4[::1], f4[::1], f4[::1], f4[::1], i8, f4)")
 def filter_down(down, above, here, below, n, weight):
     """Vertical half of a filter of the first iteration."""
-    opening._down(down, above, here, below, n, weight)
+    first_iteration._down(down, above, here, below, n, weight)
 
 
 @kernel("void(f4[::1], f4[::1], f4[::1], f4[::1], i8)")
 def filter_across(row, left, here, right, n):
     """Horizontal half."""
-    opening._across(row, left, here, right, n)
+    first_iteration._across(row, left, here, right, n)
 
 
 @kernel("void(f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], i8, f4, f4)")
 def filter_mix(f, left, here, right, s, g, n, plain, near):
     """Horizontal half of the wider filter, and the sum."""
-    opening._mix_across(f, left, here, right, s, g, n, plain, near)
+    first_iteration._mix_across(f, left, here, right, s, g, n, plain, near)
 
 
 @kernel("void(f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1])")
@@ -90,10 +90,10 @@ def up(g, padded):
 @kernel("void(f4[::1], f4[::1], f4[::1], f4[::1], f4, f4)")
 def smooth_down(padded, above, here, below, side, centre):
     """Final smoothing, vertical half."""
-    finish.smooth_down(padded, above, here, below, side, centre)
+    pack_and_blend.smooth_down(padded, above, here, below, side, centre)
 
 
 @kernel("void(f4[::1], f4[::1], f4, f4)")
 def smooth_across(row, padded, side, centre):
     """Final smoothing, horizontal half."""
-    finish.smooth_across(row, padded, side, centre)
+    pack_and_blend.smooth_across(row, padded, side, centre)

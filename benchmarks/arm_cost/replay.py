@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from edge_mdda.errors import EdgeMddaError
-from edge_mdda.kernels import load_kernels
-from edge_mdda.kernels.native import SYMBOL_PREFIX, Library, argument_types
-from edge_mdda.mdda import Purifier
-from edge_mdda.params import PRESETS
+from edge_mdda.mdda.kernels import load_kernels
+from edge_mdda.mdda.kernels.native import SYMBOL_PREFIX, Library, argument_types
+from edge_mdda.mdda.params import PRESETS
+from edge_mdda.mdda.purifier import Purifier
 
 CROSS_COMPILER = "aarch64-linux-gnu-gcc"
 SYSROOT = Path("/usr/aarch64-linux-gnu")
@@ -93,7 +93,7 @@ def record(picture: np.ndarray, preset: str, seed: int, signatures: Mapping[str,
     ----------
     picture : (height, width, 3) uint8
     preset : str
-        Of :data:`edge_mdda.params.PRESETS`.
+        Of :data:`edge_mdda.mdda.params.PRESETS`.
     seed : int
     signatures : mapping of str to str
         Of the library that will replay.

@@ -17,8 +17,8 @@ from typing import Any
 
 from edge_mdda.classifier import RUNTIMES
 from edge_mdda.errors import EdgeMddaError
-from edge_mdda.kernels import NATIVE, NUMBA, SETTING
-from edge_mdda.kernels.native import FOLDER_SETTING
+from edge_mdda.mdda.kernels import NATIVE, NUMBA, SETTING
+from edge_mdda.mdda.kernels.native import FOLDER_SETTING
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ("import", "first_screen", "second_screen")
@@ -102,9 +102,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(repeats: int, runtimes: Sequence[str], tflite_model: str) -> dict[str, Any]:
     """All rows of the runtimes, with both back ends; the native kernels are compiled for this machine first."""
-    from edge_mdda.kernels import load_kernels
-    from edge_mdda.mdda import Purifier
-    from export.kernels import build
+    from edge_mdda.mdda.kernels import load_kernels
+    from edge_mdda.mdda.purifier import Purifier
+    from export.native.build import build
 
     load_kernels()  # fills Numba's cache, so that its first start is not a compilation
     rows = []

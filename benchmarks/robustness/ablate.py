@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.robustness.study import Study, add_options, milliseconds
 from benchmarks.robustness.tune import ATTACKS
-from edge_mdda.params import FINEST_SCALE, PRESETS, MddaParams
+from edge_mdda.mdda.params import FINEST_SCALE, PRESETS, MddaParams
 from export.evaluate import write_json
 
 PER_CLASS = 20

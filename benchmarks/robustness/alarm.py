@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.robustness import plan
 from benchmarks.robustness.study import Study, add_options
-from edge_mdda.params import MAX_DRAWS, PRESETS
+from edge_mdda.mdda.params import MAX_DRAWS, PRESETS
+from export.calibration import disagreements
 from export.evaluate import write_json
-from export.operating import disagreements
 
 PER_CLASS = 20
 GRAY = (("fgsm", 4.0), ("pgd10", 2.0), ("pgd10", 4.0), ("difgsm", 2.0), ("difgsm", 6.0))

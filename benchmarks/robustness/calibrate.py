@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.robustness.figure_data import calibration_error, reliability_bins
 from benchmarks.robustness.study import Study, add_options
-from edge_mdda.params import PRESETS
+from edge_mdda.mdda.params import PRESETS
 from export.evaluate import write_json
 
 PER_CLASS = 1000  # more than any class has: all of the split

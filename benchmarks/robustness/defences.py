@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_mdda.mdda import PRESETS, MddaParams, Purifier
+from edge_mdda.mdda.purifier import PRESETS, MddaParams, Purifier
 from export.dataset import SIDE
 
 GREY_MAX = 255  # grey levels

@@ -48,12 +48,6 @@ TITLES = {
     "adaptive": "adaptive: knows network and defence",
 }
 SPREAD = 0.02  # of the axis, between points of one eps
-PANEL = 224  # pixels a side of a picture in a strip
-DEMO_PANEL = 160
-GAIN = 16  # of the perturbation
-STRIP_HEAD, STRIP_GAP = 20, 6  # pixels
-STRIP_TITLES = ("clean", "attacked", f"perturbation x {GAIN}", "purified")
-STRIP_ROWS = 3  # photographs
 EXAMPLES = """\
 examples:
   python -m benchmarks.robustness figures out.json --out report/
@@ -179,34 +173,6 @@ def pareto_figure(points: Sequence[Mapping[str, Any]]) -> Figure:
     axes.tick_params(labelsize=7)
     axes.legend(fontsize=7, frameon=False)
     return fig
-
-
-def strip(clean: np.ndarray, attacked: np.ndarray, purified: np.ndarray, side: int = PANEL) -> np.ndarray:
-    """Rows of clean, attacked, perturbation x 16 and purified picture.
-
-    Parameters
-    ----------
-    clean, attacked, purified : (n, h, w, 3) uint8
-        RGB.
-    side : int
-        Pixels of a panel's side; the perturbation is amplified before it is shrunk.
-
-    Returns
-    -------
-    (height, width, 3) uint8
-    """
-    import cv2
-
-    change = np.clip(128 + GAIN * (attacked.astype(int) - clean), 0, 255).astype(np.uint8)
-    step = side + STRIP_GAP
-    canvas = np.full((STRIP_HEAD + len(clean) * step, STRIP_GAP + 4 * step, 3), 255, np.uint8)
-    for column, (title, images) in enumerate(zip(STRIP_TITLES, (clean, attacked, change, purified), strict=True)):
-        left = STRIP_GAP + column * step
-        cv2.putText(canvas, title, (left, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (40, 40, 40), 1, cv2.LINE_AA)
-        for n, image in enumerate(images):
-            small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) if image.shape[0] != side else image
-            canvas[STRIP_HEAD + n * step : STRIP_HEAD + n * step + side, left : left + side] = small
-    return canvas
 
 
 def png_bytes(pixels: np.ndarray, max_bytes: int | None = MAX_BYTES) -> bytes:

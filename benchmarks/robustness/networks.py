@@ -21,8 +21,8 @@ from benchmarks.robustness.errors import RobustnessError
 from benchmarks.robustness.surrogate_file import SUFFIX, load_surrogate
 from edge_mdda.classifier import BUILT_IN_MODELS, Classifier, built_in, open_classifier
 from edge_mdda.digest import sha256
-from export.graphs import load_graph
-from export.rebuild import OPERATORS, Rebuilt
+from export.convert.graphs import load_graph
+from export.convert.rebuild import OPERATORS, Rebuilt
 
 INT8_RANGES = {np.dtype(np.uint8): (0, 255), np.dtype(np.int8): (-128, 127)}
 MODELS = {name: built_in(name=name) for name in BUILT_IN_MODELS}

@@ -15,11 +15,11 @@ import numpy as np
 from benchmarks.robustness.cache import hash_code, hash_text, versions_of
 from benchmarks.robustness.defences import STRENGTHS, Apply, Defence
 from edge_mdda.classifier import Classifier
-from edge_mdda.params import PRESETS
+from edge_mdda.mdda.params import PRESETS
 from export.evaluate import purifier_seed
 
 HERE = Path(__file__).parent
-PACKAGE = HERE.parents[1] / "edge_mdda"
+PURIFIER = HERE.parents[1] / "edge_mdda" / "mdda"
 WARM_UPS, RUNS = 2, 9  # of a defence's milliseconds
 PACKAGES = ("numpy", "numba", "opencv-python-headless", "opencv-python", "scikit-image", "PyWavelets", "torch")
 """What defences call; another version may give other pixels."""
@@ -116,8 +116,8 @@ def milliseconds(defence: Defence, images: np.ndarray) -> float:
 def describe(defence: Defence) -> dict[str, Any]:
     """What a cached result of a defence depends on: its code, packages, weights and, for MDDA, its preset."""
     code = [*sorted(HERE.glob("defences*.py")), *sorted(HERE.glob("learned*.py"))]
-    code += [PACKAGE / f"{name}.py" for name in ("mdda", "solver", "seeds", "workspace")]
-    code += sorted((PACKAGE / "kernels").glob("*.py"))
+    code += [PURIFIER / f"{name}.py" for name in ("purifier", "rof_schedule", "seeds", "workspace")]
+    code += sorted((PURIFIER / "kernels").glob("*.py"))
     weights = [path for path in sorted((HERE / "weights").glob("*")) if path.is_file()]
     preset = PRESETS.get(defence.name.removeprefix("mdda_"))
     return {

@@ -12,8 +12,8 @@ from typing import Any
 from benchmarks.robustness import goals
 from edge_mdda import NOTICE, __version__
 from edge_mdda.files import replace_file
+from export.convert.report import processor
 from export.evaluate import write_json
-from export.report import processor
 
 __all__ = ["HEAD", "line", "markdown", "parameter_table", "result", "write_json", "write_text"]
 

@@ -43,7 +43,7 @@ class Run:
         from benchmarks.robustness.cache import Cache
         from benchmarks.robustness.sets import Maker
         from edge_mdda.console import Progress
-        from export.train import keep_freed_memory
+        from export.train.fine_tune import keep_freed_memory
 
         library()
         if chosen.device != "cpu" and not torch.cuda.is_available():

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 EXPORT = HERE.parents[1] / "export"
 SHARED = (
     *(HERE / f"{name}.py" for name in ("sets", "attacks", "networks", "surrogate_file", "squeezenet")),
-    *(EXPORT / f"{name}.py" for name in ("rebuild", "graphs", "network", "fake_quant")),
+    *(EXPORT / f"{name}.py" for name in ("convert/rebuild", "convert/graphs", "train/network", "train/fake_quant")),
 )
 """What every attack runs through: the twin and the surrogates are where its gradient comes from."""
 PACKAGES = ("numpy", "torch", "torchattacks", "onnx")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.robustness import figures
 from benchmarks.robustness.errors import RobustnessError
-from edge_mdda.cli import DEMO_IMAGE
-from edge_mdda.imaging import decode, fit
-from edge_mdda.mdda import PRESETS, Purifier
+from edge_mdda.mdda.purifier import PRESETS, Purifier
+from edge_mdda.models import DEMO_IMAGE
+from edge_mdda.picture.decode import decode, fit
 from export.dataset import SIDE, LabelledImages, decode_all, read_split
 from export.evaluate import purifier_seed
 
@@ -23,6 +22,40 @@ PRESET = "balanced"
 DEMO_SEED = 7
 DEMO_ATTACK, DEMO_EPS = "difgsm", 4.0  # grey levels
 SHOWN_ATTACK = "gray/difgsm"
+PANEL = 224  # pixels a side of a picture in a strip
+DEMO_PANEL = 160
+GAIN = 16  # of the perturbation
+STRIP_HEAD, STRIP_GAP = 20, 6  # pixels
+STRIP_TITLES = ("clean", "attacked", f"perturbation x {GAIN}", "purified")
+STRIP_ROWS = 3  # photographs
+
+
+def strip(clean: np.ndarray, attacked: np.ndarray, purified: np.ndarray, side: int = PANEL) -> np.ndarray:
+    """Rows of clean, attacked, perturbation x 16 and purified picture.
+
+    Parameters
+    ----------
+    clean, attacked, purified : (n, h, w, 3) uint8
+        RGB.
+    side : int
+        Pixels of a panel's side; the perturbation is amplified before it is shrunk.
+
+    Returns
+    -------
+    (height, width, 3) uint8
+    """
+    import cv2
+
+    change = np.clip(128 + GAIN * (attacked.astype(int) - clean), 0, 255).astype(np.uint8)
+    step = side + STRIP_GAP
+    canvas = np.full((STRIP_HEAD + len(clean) * step, STRIP_GAP + 4 * step, 3), 255, np.uint8)
+    for column, (title, images) in enumerate(zip(STRIP_TITLES, (clean, attacked, change, purified), strict=True)):
+        left = STRIP_GAP + column * step
+        cv2.putText(canvas, title, (left, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (40, 40, 40), 1, cv2.LINE_AA)
+        for n, image in enumerate(images):
+            small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) if image.shape[0] != side else image
+            canvas[STRIP_HEAD + n * step : STRIP_HEAD + n * step + side, left : left + side] = small
+    return canvas
 
 
 def purified(images: np.ndarray, seeds: list[int]) -> np.ndarray:
@@ -50,7 +83,7 @@ def attacked_demo(network: nn.Module) -> np.ndarray:
     attack = ATTACKS[DEMO_ATTACK]
     key = key_of(seed=DEMO_SEED)
     attacked = attack_images(attack, network, clean, seen, attack.parameters(DEMO_EPS, False), key)
-    return figures.strip(clean, attacked, purified(attacked, [DEMO_SEED]), figures.DEMO_PANEL)
+    return strip(clean, attacked, purified(attacked, [DEMO_SEED]), DEMO_PANEL)
 
 
 def demo() -> np.ndarray:
@@ -98,6 +131,6 @@ def photographs(content: Mapping[str, Any], data_root: Path, cache: Path | None)
     if attacked is None:
         raise RobustnessError(f"{folder}: the run's attacked images are not there; run it again, or name --cache")
     firsts = [int(np.flatnonzero(data.targets == c)[0]) for c in np.unique(data.targets)]
-    chosen = [firsts[n] for n in np.linspace(0, len(firsts) - 1, min(figures.STRIP_ROWS, len(firsts))).astype(int)]
+    chosen = [firsts[n] for n in np.linspace(0, len(firsts) - 1, min(STRIP_ROWS, len(firsts))).astype(int)]
     seeds = [purifier_seed(data.paths[n], int(content.get("seed", 0))) for n in chosen]
-    return figures.strip(clean[chosen], attacked[chosen], purified(attacked[chosen], seeds))
+    return strip(clean[chosen], attacked[chosen], purified(attacked[chosen], seeds))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchmarks.robustness.defences import Defence
     from benchmarks.robustness.images import Photographs
     from benchmarks.robustness.networks import Deployed
-    from edge_mdda.params import MddaParams
+    from edge_mdda.mdda.params import MddaParams
 
 TIMED_CALLS, WARM_UPS = 15, 3  # of one purification's milliseconds
 
@@ -67,7 +67,7 @@ class Study:
         from benchmarks.robustness.attacks import library
         from benchmarks.robustness.cache import Cache, default_folder
         from benchmarks.robustness.sets import Maker
-        from export.train import keep_freed_memory
+        from export.train.fine_tune import keep_freed_memory
 
         library()
         keep_freed_memory()
@@ -93,7 +93,7 @@ class Study:
     def behind(self, defence: Defence, images: np.ndarray, draw: int = 0) -> np.ndarray:
         """Probabilities ``(n, n_labels)`` of the shipped int8 file behind any defence."""
         from benchmarks.robustness.pipeline import Pipeline, seeds_for
-        from edge_mdda.seeds import MASK_64
+        from edge_mdda.mdda.seeds import MASK_64
 
         seeds = [(seed + draw) & MASK_64 for seed in seeds_for(self.photos.data.paths, self.seed)]
         with Pipeline(defence, self.target.classifier, self.threads) as pipeline:
@@ -109,7 +109,7 @@ class Study:
     def about(self, command: str) -> dict[str, Any]:
         """What made the rows."""
         from benchmarks.robustness.report import commit
-        from export.report import processor
+        from export.convert.report import processor
 
         manifest = self.target.classifier.manifest
         return {
@@ -132,7 +132,7 @@ def as_defence(params: MddaParams) -> Defence:
 
 
 def _purify(params: MddaParams) -> Callable[[np.ndarray, int], np.ndarray]:
-    from edge_mdda.mdda import Purifier
+    from edge_mdda.mdda.purifier import Purifier
     from export.dataset import SIDE
 
     return Purifier(SIDE, SIDE, params).purify

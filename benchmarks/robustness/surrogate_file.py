@@ -30,7 +30,7 @@ MAX_BYTES = 256 << 20  # of the unpacked file; a damaged one must not fill the m
 
 
 def _lesion_net(arch: str, n_classes: int) -> nn.Module:
-    from export.network import LesionNet
+    from export.train.network import LesionNet
 
     return LesionNet(n_classes, arch=arch)
 
@@ -138,10 +138,10 @@ def _parse(content: bytes) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
 
 def _folded(network: nn.Module) -> nn.Module:
     """An EfficientNet-Lite without batch norms: the same numbers in half the time."""
-    from export.network import LesionNet
+    from export.train.network import LesionNet
 
     if not isinstance(network, LesionNet):
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    from export.fake_quant import FakeQuantNet
+    from export.train.fake_quant import FakeQuantNet
 
     return FakeQuantNet(network, n_float=None)

@@ -39,7 +39,7 @@ from edge_mdda.errors import EdgeMddaError
 from edge_mdda.files import replace_file
 from export.dataset import SIDE, decode_all, read_split
 from export.options import TrainOptions
-from export.train import file_hash, keep_freed_memory, learning_rate
+from export.train.fine_tune import file_hash, keep_freed_memory, learning_rate
 
 NAMES = ("sr", "nrp")
 OUT = Path("runs/defences")
@@ -72,7 +72,7 @@ def train(
     """
     import torch
 
-    from export.network import CheckpointError, load_checkpoint, save_checkpoint
+    from export.train.network import CheckpointError, load_checkpoint, save_checkpoint
 
     torch.manual_seed(recipe.seed)
     trainer = TRAINERS[name](recipe)

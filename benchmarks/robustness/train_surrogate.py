@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     check_bits(args.bits)  # now, not after the training
     network: Any
     if args.pack:
-        from export.network import network_from_checkpoint
+        from export.train.network import network_from_checkpoint
 
         network, content = network_from_checkpoint(args.pack)
         arch, labels = network.arch, content["labels"]
@@ -154,7 +154,7 @@ def train_squeezenet(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     from benchmarks.robustness.squeezenet import SqueezeNet
     from export.dataset import SIDE, decode_all, read_split
     from export.options import TrainOptions
-    from export.train import GRADIENT_CLIP, Batches, keep_freed_memory, learning_rate
+    from export.train.fine_tune import GRADIENT_CLIP, Batches, keep_freed_memory, learning_rate
 
     keep_freed_memory()
     torch.set_num_threads(args.threads)

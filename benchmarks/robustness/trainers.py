@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.train import GRADIENT_CLIP
+from export.train.fine_tune import GRADIENT_CLIP
 
 if TYPE_CHECKING:
     import torch
@@ -209,7 +209,7 @@ def image_features() -> Callable[[torch.Tensor], torch.Tensor]:
     """Features of ImageNet's EfficientNet-Lite0 of ``(n, 3, h, w)`` float RGB in 0..1: ``(n, 40, h / 8, w / 8)``."""
     import torch
 
-    from export.network import INPUT_MEAN, INPUT_STD, LesionNet
+    from export.train.network import INPUT_MEAN, INPUT_STD, LesionNet
 
     body = LesionNet(1, pretrained=True).body.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 

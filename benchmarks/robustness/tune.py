@@ -21,7 +21,7 @@ from benchmarks.robustness.errors import RobustnessError
 from benchmarks.robustness.figure_data import pareto_front
 from benchmarks.robustness.rows import MELANOMA
 from benchmarks.robustness.study import Study, add_options, milliseconds
-from edge_mdda.params import PRESETS, PRESETS_FILE, MddaParams
+from edge_mdda.mdda.params import PRESETS, PRESETS_FILE, MddaParams
 from export.dataset import SIDE
 from export.evaluate import write_json
 
@@ -105,8 +105,8 @@ def error_left(params: MddaParams) -> float:
     """Share of the root mean square error that is left of noise on the drawn picture."""
     import cv2
 
-    from benchmarks.speed.measure import benchmark_image
-    from edge_mdda.mdda import Purifier
+    from benchmarks.speed.image import benchmark_image
+    from edge_mdda.mdda.purifier import Purifier
 
     clean = cv2.GaussianBlur(benchmark_image(SIDE), (0, 0), SMOOTHING)
     signs = np.random.default_rng(2).choice([-NOISE, NOISE], clean.shape)

@@ -10,14 +10,14 @@ import numpy as np
 from numba import njit
 
 from benchmarks.speed.peers import PARAMS, SEED
-from edge_mdda.kernels import PAD, load_kernels
-from edge_mdda.kernels.layout import LANES
-from edge_mdda.kernels.registry import FAST_MATH
-from edge_mdda.kernels.rof import sweep
-from edge_mdda.kernels.vectors import two_vectors_at_a_time
-from edge_mdda.mdda import Purifier
-from edge_mdda.params import MddaParams
-from edge_mdda.solver import schedule, shrink_magic
+from edge_mdda.mdda.kernels import PAD, load_kernels
+from edge_mdda.mdda.kernels.layout import LANES
+from edge_mdda.mdda.kernels.registry import FAST_MATH
+from edge_mdda.mdda.kernels.rof import sweep
+from edge_mdda.mdda.kernels.vectors import two_vectors_at_a_time
+from edge_mdda.mdda.params import MddaParams
+from edge_mdda.mdda.purifier import Purifier
+from edge_mdda.mdda.rof_schedule import schedule, shrink_magic
 
 SIDE = 448  # pixels: scale 2 of the classifier's 224
 FEW, MANY = 4, 8  # iterations; both below SHORT_RUN, so that all are of the fast kind

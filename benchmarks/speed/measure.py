@@ -15,29 +15,18 @@ import cv2
 import numba
 import numpy as np
 
+from benchmarks.speed.image import benchmark_image
 from benchmarks.speed.inside import QUICK_ROUNDS, ROUNDS, sweep_over_l1, two_threads
 from benchmarks.speed.memory import extra_peak_mb
 from benchmarks.speed.peers import PARAMS, PEERS, SEED, Contestant, Denoiser, ours, skimage_chambolle_equal
 from benchmarks.speed.reference import rof_optimum
-from edge_mdda.mdda import Purifier
-from export.demo import draw
+from edge_mdda.mdda.purifier import Purifier
 
 RUNS_PER_ROUND = 40  # at most, of one contestant
 SLOW_S = 1.0  # a contestant slower than this is run once, not twice, before the timing
 CHANNEL = 1  # the plane on which exactness is measured (green)
 EQUAL_ITERATIONS = range(4, 120)  # where the setting of Chambolle that equals our RMSE is looked for
 MS_PER_S = 1000
-
-
-def benchmark_image(size: int) -> np.ndarray:
-    """The drawn demo picture, squeezed to ``(size, size, 3)`` uint8: no photograph of a patient is needed.
-
-    Parameters
-    ----------
-    size : int
-        Side in pixels.
-    """
-    return cv2.resize(draw(), (size, size), interpolation=cv2.INTER_AREA)
 
 
 def measure(size: int, rounds: int, seconds: float) -> dict[str, Any]:

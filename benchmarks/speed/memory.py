@@ -54,7 +54,7 @@ def _status_kb(field: str) -> int:
 
 
 def _measure_here(name: str, size: int) -> float:
-    from benchmarks.speed.measure import benchmark_image
+    from benchmarks.speed.image import benchmark_image
     from benchmarks.speed.peers import make
 
     image = benchmark_image(size)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import cv2
 import numpy as np
 
-from edge_mdda.mdda import MddaParams, Purifier
+from edge_mdda.mdda.purifier import MddaParams, Purifier
 
 PARAMS = MddaParams(
     scales=(2.0, 1.0, 0.5, 0.25),

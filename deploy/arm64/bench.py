@@ -11,7 +11,7 @@ from pathlib import Path
 from deploy.arm64.enter import Board, Done
 from deploy.arm64.errors import BenchError, UnavailableError
 from deploy.arm64.results import Result, judged
-from edge_mdda.board.finding import UNKNOWN
+from edge_mdda.diagnostics.finding import UNKNOWN
 from edge_mdda.errors import EdgeMddaError
 
 EXCHANGE = "/root/bench"

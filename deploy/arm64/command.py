@@ -182,7 +182,7 @@ def _bundle(case: Case, args: argparse.Namespace) -> Iterator[tuple[Path, Path]]
         yield args.bundle, args.pubkey
         return
     from deploy.bundle import Request, make
-    from export.commands_sign import make_keys
+    from export.signing import make_keys
 
     with tempfile.TemporaryDirectory(prefix="edge-mdda-bundle-") as name:
         key = Path(name) / "release.key"

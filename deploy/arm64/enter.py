@@ -16,7 +16,7 @@ from pathlib import Path
 from deploy.arm64 import gate
 from deploy.arm64.cpus import Cpu
 from deploy.arm64.errors import BenchError, UnavailableError
-from edge_mdda.board.children import SIGNALS
+from edge_mdda.hardware.child_process import SIGNALS
 
 EMULATOR = "qemu-aarch64-static"
 INSTALL_EMULATOR = "install Debian's qemu-user-static"

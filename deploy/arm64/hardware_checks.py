@@ -19,7 +19,7 @@ from pathlib import Path
 from deploy.arm64.bench import Bench
 from deploy.arm64.cpus import CRYPTOGRAPHY, INSTRUCTIONS, Cpu
 from deploy.arm64.results import Result, judged
-from edge_mdda.board.finding import UNKNOWN
+from edge_mdda.diagnostics.finding import UNKNOWN
 
 LOAD_ADDRESS = 0x400000
 EXIT = (0xD2800BA8, 0xD2800000, 0xD4000001)  # mov x8, #93 (exit); mov x0, #0; svc #0

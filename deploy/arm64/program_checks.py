@@ -11,8 +11,8 @@ from deploy.arm64.bench import Bench
 from deploy.arm64.enter import Done
 from deploy.arm64.results import Result, judged
 from edge_mdda import NOTICE, __version__
-from edge_mdda.board.finding import FAILED, OK
-from edge_mdda.params import PRESETS
+from edge_mdda.diagnostics.finding import FAILED, OK
+from edge_mdda.mdda.params import PRESETS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,8 +40,8 @@ def selftest(bench: Bench) -> Iterator[Result]:
 
 def kernels(bench: Bench) -> Iterator[Result]:
     """The board's machine code makes the same pictures as this machine's, at every preset and at an odd size."""
-    from edge_mdda.cli import DEMO_IMAGE
-    from edge_mdda.imaging import decode, fit, write_png
+    from edge_mdda.models import DEMO_IMAGE
+    from edge_mdda.picture.decode import decode, fit, write_png
 
     demo = fit(decode(DEMO_IMAGE), 224, 224, "squeeze")
     height, width = ODD_SIZE
@@ -58,7 +58,7 @@ def kernels(bench: Bench) -> Iterator[Result]:
 
 
 def _purified(picture: np.ndarray, preset: str) -> np.ndarray:
-    from edge_mdda.mdda import Purifier
+    from edge_mdda.mdda.purifier import Purifier
 
     height, width = picture.shape[:2]
     with Purifier(height, width, PRESETS[preset]) as purifier:
@@ -92,7 +92,7 @@ def screen(bench: Bench) -> Iterator[Result]:
 
 def _screened(runtime: str) -> dict[str, Any]:
     """This machine's answer."""
-    from edge_mdda.cli import DEMO_IMAGE
+    from edge_mdda.models import DEMO_IMAGE
     from edge_mdda.screening import Screener
 
     with Screener(runtime=runtime, preset=PRESET) as screener:
@@ -167,7 +167,7 @@ USAGES = (
 
 def command_line(bench: Bench) -> Iterator[Result]:
     """Help, version, bad input: exit statuses, one line for each problem, never a traceback."""
-    from edge_mdda.cli import DEMO_IMAGE
+    from edge_mdda.models import DEMO_IMAGE
 
     content = DEMO_IMAGE.read_bytes()
     for name, data in {"empty.jpg": b"", "text.png": b"hello", "cut.jpg": content[: len(content) // 2]}.items():
@@ -197,7 +197,7 @@ def _fault(usage: Usage, done: Done) -> str:
 
 def _mixed(bench: Bench) -> Iterator[Result]:
     """A bad picture costs its line, a good one on standard input is screened all the same."""
-    from edge_mdda.cli import DEMO_IMAGE
+    from edge_mdda.models import DEMO_IMAGE
 
     done = bench.edge_mdda("screen", "--json", "--purify", "off", "cut.jpg", "-", stdin=DEMO_IMAGE.read_bytes())
     lines = done.stdout.splitlines()

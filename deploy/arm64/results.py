@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 from deploy.arm64.enter import Done
-from edge_mdda.board.finding import FAILED, OK, UNKNOWN
 from edge_mdda.console import RESET, colour_wanted, printable
+from edge_mdda.diagnostics.finding import FAILED, OK, UNKNOWN
 
 COLOURS = {OK: "\033[32m", FAILED: "\033[1;31m", UNKNOWN: "\033[2m"}
 TAIL_LINES = 6  # of a failed program's output

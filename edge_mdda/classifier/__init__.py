@@ -7,7 +7,7 @@ and opens it in the runtime that its suffix, or the caller, names.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edge_mdda.classifier.manifest import Manifest, read_verified
 from edge_mdda.classifier.signature import trusted_keys
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
-    "BUILT_IN",
     "BUILT_IN_MODELS",
     "RUNTIMES",
     "Classifier",
@@ -38,20 +37,11 @@ MODELS_SETTING, RUNTIME_SETTING = "EDGE_MDDA_MODELS", "EDGE_MDDA_RUNTIME"
 """Environment variables: a folder with the models to use in place of the built-in ones, at most one for each runtime
 beside the ones that have a name of their own; and the runtime to use where none is named."""
 
-BUILT_IN: Path
-"""The built-in model; the same network for LiteRT lies beside it, see :func:`built_in`."""
-
 STANDARD = "standard"
 BUILT_IN_MODELS = {STANDARD: "lesion-lite0-int8", "hardened": "lesion-lite0-hardened-int8"}
 """Names that stand for a model file, and its stem. ``hardened`` was trained against attackers who know the purifier; it
 is wrong more often on pictures that nobody attacked."""
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models")
-
-
-def __getattr__(name: str) -> Any:
-    if name != "BUILT_IN":
-        raise AttributeError(f"module 'edge_mdda.classifier' has no attribute '{name}'")
-    return built_in()
 
 
 class Classifier(Protocol):

@@ -48,7 +48,7 @@ class Manifest:
     layout : {'NHWC', 'NCHW'}
         Axis order of the input tensor.
     crop : {'squeeze', 'center'}
-        How an image comes to the input size; see :func:`edge_mdda.imaging.fit`.
+        How an image comes to the input size; see :func:`edge_mdda.picture.decode.fit`.
     mean, std : float
         ``(pixel - mean) / std`` is fed to a float input; 0 and 1 where the graph does it.
     output : {'logits', 'probabilities'}

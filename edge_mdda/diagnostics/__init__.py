@@ -1,0 +1,1 @@
+"""Is this board fit to screen, and does it compute what the reference machine did?"""

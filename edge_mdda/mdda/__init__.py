@@ -1,0 +1,1 @@
+"""Multiscale diffusive and denoising aggregation: the purifier, its parameters and its kernels."""

@@ -1,0 +1,61 @@
+"""The Numba back end: compiles every registered kernel, or takes it from the on-disk cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba import njit
+
+from edge_mdda.mdda.kernels import aggregate, block, pack_and_blend  # noqa: F401  (their import registers the kernels)
+from edge_mdda.mdda.kernels.native import source_hash
+from edge_mdda.mdda.kernels.registry import FAST_MATH, REGISTRY, KernelSpec
+from edge_mdda.mdda.kernels.vectors import two_vectors_at_a_time
+
+
+def _compile(spec: KernelSpec) -> Callable[..., Any]:
+    options: dict[str, Any] = {
+        "nogil": True,
+        "fastmath": FAST_MATH,
+        "error_model": "numpy",
+        "boundscheck": False,
+    }
+    try:
+        return njit(spec.signature, cache=True, **options)(spec.function)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+        # A read-only installation with no writable home: compile anew in each process.
+        return njit(spec.signature, **options)(spec.function)
+
+
+@contextmanager
+def _cache_of_these_sources() -> Iterator[None]:
+    """Keep compiled code apart by the hash of all kernel sources.
+
+    Numba looks only at the file that holds a kernel: after a change in a row helper it would take the old code.
+    """
+    from numba.core import config as numba_config
+
+    config: Any = numba_config  # Numba's stubs do not know its settings
+    before = config.CACHE_DIR
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    config.CACHE_DIR = os.path.join(before or os.path.join(home, "edge-mdda"), f"kernels-{source_hash()[:12]}")
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
+
+
+def cpu_name() -> str:
+    """LLVM's name of the CPU that Numba compiles for."""
+    return os.environ.get("NUMBA_CPU_NAME") or str(llvm.get_host_cpu_name())
+
+
+def load() -> dict[str, Callable[..., Any]]:
+    """Compiled kernels by name."""
+    with two_vectors_at_a_time(), _cache_of_these_sources():
+        return {name: _compile(spec) for name, spec in REGISTRY.items()}

@@ -1,0 +1,1 @@
+"""How long a screening takes on this board: measuring, percentiles, reports."""

@@ -1,0 +1,1 @@
+"""Screen what appears in a folder, each picture exactly once."""

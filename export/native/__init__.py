@@ -1,0 +1,1 @@
+"""Compile the kernels ahead of time for a board."""

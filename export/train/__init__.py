@@ -1,0 +1,1 @@
+"""Train lesion classifiers, plain or under attack, and fit them to int8."""
