@@ -8,12 +8,14 @@ C. Guo et al., "On calibration of modern neural networks", ICML 2017 (temperatur
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edge_mdda.classifier.tensors import with_temperature
+from export import metrics
 from export.errors import ExportError
 from export.metrics import calibration_error, threshold_for_sensitivity
 
@@ -84,11 +86,22 @@ def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
     return round(math.exp((low + high) / 2), 3)
 
 
-def choose_thresholds(val: Views) -> tuple[float, float]:
-    """``(refer_at, retake_at)`` from the two views of ``val``: 95 % sensitivity, 5 % false alarms."""
-    if not val.positive.any():
+@dataclass(frozen=True)
+class Elsewhere:
+    """Answers to the pictures of another source, by split; their targets tell malignant from not, and no more."""
+
+    name: str
+    splits: dict[str, Views]
+
+
+def choose_thresholds(val: Views, others: Sequence[Views] = ()) -> tuple[float, float]:
+    """``(refer_at, retake_at)`` from the two views of ``val``: 95 % sensitivity, 5 % false alarms.
+
+    The first reaches its sensitivity on each of ``others`` as well, so the worst of them decides.
+    """
+    if not all(views.positive.any() for views in (val, *others)):
         raise ExportError("val holds no malignant image: no referral threshold can be chosen")
-    refer_at = threshold_for_sensitivity(val.positive, val.share, SENSITIVITY)
+    refer_at = min(threshold_for_sensitivity(views.positive, views.share, SENSITIVITY) for views in (val, *others))
     # Rounded down: rounded up, the borderline positive that the threshold is made of would fall below it.
     return math.floor(refer_at * 1e4) / 1e4, round(float(np.quantile(val.disagreement, 1 - FALSE_ALARMS)), 4)
 
@@ -110,8 +123,10 @@ def performance(views: Views, refer_at: float, retake_at: float) -> dict[str, fl
     }
 
 
-def operating_point(val: Views, judged: Views | None, judged_name: str) -> tuple[float, float, float, dict[str, Any]]:
-    """Choose on ``val`` and judge elsewhere.
+def operating_point(
+    val: Views, judged: Views | None, judged_name: str, others: Sequence[Elsewhere] = ()
+) -> tuple[float, float, float, dict[str, Any]]:
+    """Choose on ``val``, and on the ``val`` of other sources where there is one, and judge elsewhere.
 
     Returns
     -------
@@ -121,7 +136,8 @@ def operating_point(val: Views, judged: Views | None, judged_name: str) -> tuple
         The rule in words and what it does on ``val`` and on the images that chose nothing.
     """
     temperature = fit_temperature(np.concatenate([val.raw, val.purified]), np.tile(val.targets, 2))
-    refer_at, retake_at = choose_thresholds(val.at(temperature))
+    choosing = [other.splits["val"] for other in others if "val" in other.splits]
+    refer_at, retake_at = choose_thresholds(val.at(temperature), [views.at(temperature) for views in choosing])
     record: dict[str, Any] = {
         "rule": f"refer at {SENSITIVITY:.0%} sensitivity for malignant lesions, retake at {FALSE_ALARMS:.0%} false"
         " alarms, both on val; the larger malignant share of the two views counts",
@@ -132,4 +148,26 @@ def operating_point(val: Views, judged: Views | None, judged_name: str) -> tuple
         before = calibration_error(views.targets, views.purified)
         now = performance(views.at(temperature), refer_at, retake_at) | {"calibration_error_before": before}
         record[name] = {key: round(value, 4) for key, value in now.items() if not math.isnan(value)}
+    if choosing:
+        record["rule"] += "; the sensitivity holds on val of each source"
+    for other in others:
+        record[other.name] = {
+            split: _elsewhere(views.at(temperature), refer_at) for split, views in other.splits.items()
+        }
     return temperature, refer_at, retake_at, record
+
+
+def _elsewhere(views: Views, refer_at: float) -> dict[str, float]:
+    refer, positive = views.share >= refer_at, views.positive
+    columns = list(views.malignant)
+    rates = {
+        "sensitivity": refer[positive],
+        "specificity": ~refer[~positive],
+    }
+    auroc = {
+        f"auroc_{name}": metrics.auroc(positive, answers[:, columns].sum(axis=1))
+        for name, answers in (("raw", views.raw), ("purified", views.purified))
+        if positive.any() and not positive.all()
+    }
+    figures = {name: float(values.mean()) for name, values in rates.items() if len(values)} | auroc
+    return {"images": len(positive), "malignant": int(positive.sum())} | {k: round(v, 4) for k, v in figures.items()}

@@ -11,6 +11,7 @@ from edge_mdda.classifier.tensors import to_probabilities, with_temperature
 from export.calibration import (
     FALSE_ALARMS,
     SENSITIVITY,
+    Elsewhere,
     Views,
     choose_thresholds,
     fit_temperature,
@@ -93,3 +94,29 @@ def test_the_rule_of_the_built_in_models_stands_in_their_manifests():
             manifest = open_classifier(name, runtime).manifest
             assert manifest.operating_point["val"]["sensitivity"] >= SENSITIVITY
             assert {"sensitivity", "specificity", "calibration_error_before"} <= set(manifest.operating_point["test"])
+
+
+def test_the_threshold_holds_on_the_worst_source(logits):
+    """A source on which malignant lesions look harmless lowers the threshold until it, too, is found."""
+    purified = softmax(logits)
+    own = Views(purified, purified, drawn(purified), (0, 3))
+    dim = logits - np.array([2.0, 0, 0, 2.0, 0])  # the same lesions, with less to see of the malignant classes
+    other = Views(softmax(dim), softmax(dim), np.where(own.positive, 0, -1), (0, 3))
+    alone, _ = choose_thresholds(own)
+    _, refer_at, _, record = operating_point(own, None, "test", [Elsewhere("clinic", {"val": other, "test": other})])
+    temperature = operating_point(own, None, "test")[0]
+    assert refer_at < alone
+    assert (other.at(temperature).share[other.positive] >= refer_at).mean() >= SENSITIVITY
+    assert record["clinic"]["val"]["sensitivity"] >= SENSITIVITY
+    assert record["val"]["sensitivity"] > record["clinic"]["val"]["sensitivity"]
+    assert record["clinic"]["test"]["auroc_raw"] == pytest.approx(record["clinic"]["test"]["auroc_purified"])
+    assert record["clinic"]["test"]["malignant"] == int(own.positive.sum())
+    assert "each source" in record["rule"]
+
+
+def test_a_source_that_only_judges_chooses_nothing(logits):
+    purified = softmax(logits)
+    own = Views(purified, purified, drawn(purified), (0, 3))
+    other = Elsewhere("clinic", {"test": Views(purified, purified, np.full(N, -1), (0, 3))})
+    assert operating_point(own, None, "test", [other])[:3] == operating_point(own, None, "test")[:3]
+    assert "sensitivity" not in operating_point(own, None, "test", [other])[3]["clinic"]["test"]

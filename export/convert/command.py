@@ -145,6 +145,15 @@ def _add_convert(commands: Any) -> None:
         "--verify", type=Path, metavar="DIR", help="other images (default: left over from --calibration)"
     )
     judge.add_argument("--verify-labels", type=Path, metavar="FILE.csv", help="columns image_id,dx")
+    judge.add_argument(
+        "--sources",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="DIR",
+        help="data sets of other clinics (labels.csv with split and dx or malignant): the referral threshold holds its"
+        " sensitivity on val of each, and test of each is reported",
+    )
     judge.add_argument("--split", default="test", help="of a data set (%(default)s)")
     judge.add_argument("--max-images", type=between(1, 10**7, int), metavar="N", help="judge by so many at most")
     judge.add_argument("--purify", choices=("off", "on", "both"), default="both", help="views (%(default)s)")
@@ -220,6 +229,7 @@ def _convert(args: argparse.Namespace) -> int:
         gates=Gates(**{n: getattr(args, n) for n in _names(Gates)}),
         verification=args.verify,
         verification_labels=args.verify_labels,
+        sources=tuple(args.sources),
         **{n: getattr(args, n) for n in ("calibration", "out", "split", "calibration_images", "max_images", "purify",
                                          "seed", "tflite_env", "refer_at", "retake_at")},
         **{n: value for n, value in chosen.items() if value is not None},

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edge_mdda import __version__
 from edge_mdda.classifier import Classifier, Manifest
-from edge_mdda.classifier.manifest import EMBEDDED_KEY, embedded_text, manifest_path
-from edge_mdda.classifier.signature import signature_path
+from edge_mdda.classifier.manifest import EMBEDDED_KEY, embedded_text
 from edge_mdda.classifier.tensors import to_input, with_temperature
 from edge_mdda.errors import EdgeMddaError
-from edge_mdda.files import replace_file
 from export.calibration import Views, operating_point
-from export.convert import audit, graphs, parity, report
+from export.convert import audit, elsewhere, graphs, parity, report, writing
 from export.convert.formats import Format
 from export.convert.pictures import (
     Pictures,
@@ -38,72 +35,11 @@ from export.convert.pictures import (
     without,
 )
 from export.convert.quantise import FLOAT_FIRST_CONVOLUTIONS, int8_onnx
+from export.convert.request import Judged, Request
 from export.convert.sources import Source
 from export.errors import ExportError
 
-NOTES = {
-    "onnx-fp16": "Made for Jetson, and checked here on a CPU only: ONNX Runtime computes fp16 there through float32.",
-    "onnx-int8-tensorrt": "Made for Jetson, and checked here on a CPU only: TensorRT itself has not run it.",
-}
-
 SAME = 1e-6  # of a probability: what rounding to float32 twice leaves
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to convert to, by which pictures, and how strictly.
-
-    Attributes
-    ----------
-    calibration : Path
-        A data set (``images/``, ``labels.csv`` with splits: ``train`` calibrates) or a folder of images.
-    verification : Path, optional
-        Other images to judge by; by default ``split`` of the data set, or what the folder has left over.
-    verification_labels : Path, optional
-        Label file of ``verification``.
-    split : str
-        Split of the data set to judge by.
-    calibration_images : int
-        How many calibrate.
-    max_images : int, optional
-        How many judge at most.
-    purify : {'off', 'on', 'both'}
-        Views to judge by; unless it is 'off', every second calibration image is purified too.
-    float_first : int, optional
-        Convolutions at the start that an ONNX int8 file keeps in float: three, or as many as a checkpoint
-        wants that brings ranges along.
-    weight_scale : {'minmax', 'octav'}
-        How a TFLite int8 file scales its weights.
-    refer_at, retake_at : float, optional
-        Thresholds; chosen on the data set's ``val`` split where it is there.
-    """
-
-    formats: tuple[Format, ...]
-    calibration: Path
-    out: Path
-    command: str
-    gates: parity.Gates = field(default_factory=parity.Gates)
-    verification: Path | None = None
-    verification_labels: Path | None = None
-    split: str = "test"
-    calibration_images: int = 400
-    max_images: int | None = None
-    purify: str = "both"
-    seed: int = 0
-    float_first: int | None = None
-    weight_scale: str = "minmax"
-    tflite_env: Path | None = None
-    refer_at: float | None = None
-    retake_at: float | None = None
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Pictures to judge by, decoded, and the source's answers to them: view name to array."""
-
-    pictures: Pictures
-    views: dict[str, np.ndarray]
-    answers: dict[str, np.ndarray]
 
 
 class Conversion:
@@ -126,6 +62,7 @@ class Conversion:
         self.calibration_pixels = self._calibration_pixels()
         self.judged = self._judge(judges)
         self.val = self._val()
+        self.elsewhere = self._elsewhere()
 
     def _judges(self, rest: Pictures) -> Pictures:
         request = self.request
@@ -173,6 +110,14 @@ class Conversion:
             return None
         raw = self._decode(pictures)
         return Judged(pictures, {"raw": raw, "purified": purified(raw, pictures.paths, request.seed)}, {})
+
+    def _elsewhere(self) -> list[elsewhere.Source]:
+        """Labelled pictures of other clinics; nothing where nothing is chosen."""
+        if self.val is None:
+            return []
+        size = self.source.height, self.source.width, self.source.crop
+        malignant = frozenset(self.source.malignant)
+        return [elsewhere.read(folder, size, malignant, self.request.seed) for folder in self.request.sources]
 
     def _float_layers(self, target: Format) -> int:
         """How many layers may compute in float: with the first ones, TFLite's last one does."""
@@ -226,7 +171,7 @@ class Conversion:
         source, request = self.source, self.request
         takes = "float32" if target.is_tflite and self._float_first(target) else target.input
         where = "the runtime quantises the pixels; " if takes == "int8" else ""
-        path, _ = self._place(target)
+        path, _ = writing.place(source, request, target)
         return Manifest(
             name=path.stem,
             version=__version__,
@@ -259,10 +204,12 @@ class Conversion:
             return draft
         chosen = {view: parity.predict(classifier, images) for view, images in self.val.views.items()}
         judges = self.judged.pictures if set(judged) == set(chosen) else None
+        others = [elsewhere.answer(source, classifier, self._columns) for source in self.elsewhere]
         temperature, refer_at, retake_at, record = operating_point(
             self._views(chosen, self.val.pictures),
             None if judges is None or judges.targets is None else self._views(judged, judges),
             self.judged.pictures.name,
+            others,
         )
         return replace(
             draft,
@@ -273,10 +220,13 @@ class Conversion:
             operating_point=record,
         )
 
+    @property
+    def _columns(self) -> tuple[int, ...]:
+        return tuple(self.labels.index(label) for label in self.source.malignant)
+
     def _views(self, answers: dict[str, np.ndarray], pictures: Pictures) -> Views:
         assert pictures.targets is not None
-        columns = tuple(self.labels.index(label) for label in self.source.malignant)
-        return Views(answers["raw"], answers["purified"], pictures.targets, columns)
+        return Views(answers["raw"], answers["purified"], pictures.targets, self._columns)
 
     def convert(self, target: Format) -> dict[str, Any]:
         """Make, check and write one format; returns its report.
@@ -318,74 +268,24 @@ class Conversion:
         wanted = with_temperature(answers[view][:1], manifest.temperature)
         if not np.allclose(final.predict(image[None]), wanted, rtol=0, atol=SAME):
             raise ExportError("the finished file answers otherwise than the one that was checked")
-        result = self._report(target, manifest, figures, view, found, limits, versions, final.runtime) | {
+        result = writing.report_of(
+            self.source,
+            self.request,
+            self.judged,
+            len(self.seen),
+            target,
+            manifest,
+            figures,
+            view,
+            found,
+            limits,
+            versions,
+            final.runtime,
+        ) | {
             "size_bytes": len(content),
             "median_ms": parity.median_ms(final.predict, image),
         }
-        self._write(target, content, manifest, result)
-        return result
-
-    def _report(
-        self,
-        target: Format,
-        manifest: Manifest,
-        figures: dict[str, Any],
-        view: str,
-        found: dict[str, Any],
-        limits: dict[str, float],
-        versions: dict[str, str],
-        runtime: str,
-    ) -> dict[str, Any]:
-        source, request = self.source, self.request
-        return {
-            "format": target.name,
-            "file": manifest.file,
-            "sha256": manifest.sha256,
-            "view": view,
-            **figures[view],
-            "threads": 1,
-            "runtime": runtime,
-            "machine": report.processor(),
-            "n_images": len(self.judged.pictures),
-            "image_set": self.judged.pictures.name,
-            "labelled": self.judged.pictures.targets is not None,
-            "views": figures,
-            "audit": found,
-            "audit_line": audit.as_line(found),
-            "gates": limits,
-            "preprocessing": manifest.preprocessing,
-            "thresholds": f"refer at {manifest.refer_at:g}, retake at {manifest.retake_at:g} ({manifest.chosen_by})",
-            "temperature": manifest.temperature,
-            "operating_point": manifest.operating_point,
-            "calibration": {
-                "n": len(self.seen) if target.precision == "int8" else 0,
-                "sha256": manifest.calibration_sha256,
-                "purified": request.purify != "off",
-            },
-            "source": {
-                "name": source.name, "kind": source.kind, "sha256": source.sha256, "runtime": source.runtime,
-            },
-            "tools": versions,
-            "command": request.command,
-            "note": NOTES.get(target.name, ""),
-        }  # fmt: skip
-
-    def _place(self, target: Format) -> tuple[Path, str]:
-        """Where the model goes, and what the names of its reports begin with."""
-        out = self.request.out
-        if out.suffix == target.suffix:
-            return out, f"{out.name}."
-        folder = out / target.name if len(self.request.formats) > 1 else out
-        return folder / f"{self.source.name}-{target.name}{target.suffix}", ""
-
-    def _write(self, target: Format, content: bytes, manifest: Manifest, result: dict[str, Any]) -> None:
-        path, prefix = self._place(target)
-        beside = {f"{prefix}report.json": report.as_json(result), f"{prefix}report.md": report.as_markdown(result)}
-        sums = {name: hashlib.sha256(data).hexdigest() for name, data in beside.items()}
-        manifest = replace(manifest, files=sums)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written = beside | {manifest_path(path).name: manifest.to_json().encode(), path.name: content}
-        signature_path(path).unlink(missing_ok=True)  # of an older file of that name
-        for name, data in written.items():
-            replace_file(str(path.parent / name), data)
+        path, prefix = writing.place(self.source, self.request, target)
+        writing.write(path, prefix, content, manifest, result)
         self.say(str(path))
+        return result
