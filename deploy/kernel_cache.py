@@ -13,7 +13,7 @@ from deploy.profiles import Board
 from edge_mdda.errors import KernelError
 from edge_mdda.mdda.kernels.native import read_descriptor, source_hash
 
-MAKERS = ("codegen", "kernel_ir", "kernels", "linker")
+MAKERS = ("build", "codegen", "kernel_ir", "linker")
 """Modules of ``export`` that decide about the library's bytes, beside the kernels' own sources."""
 
 
@@ -42,7 +42,7 @@ def _key(board: Board) -> str:
     """A hash of all that decides about the bytes."""
     from importlib.metadata import version
 
-    import export
+    import export.native
     from export.native.build import TOOLS
     from export.native.codegen import target_of
     from export.native.linker import find_linker
@@ -53,7 +53,7 @@ def _key(board: Board) -> str:
     parts = [repr(target), source_hash(), *linker, *(version(tool) for tool in TOOLS)]
     parts.append(hashlib.sha256(program.read_bytes()).hexdigest())
     for name in MAKERS:
-        parts.append(hashlib.sha256((Path(export.__path__[0]) / f"{name}.py").read_bytes()).hexdigest())
+        parts.append(hashlib.sha256((Path(export.native.__path__[0]) / f"{name}.py").read_bytes()).hexdigest())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
