@@ -223,9 +223,8 @@ def test_the_sweep_is_every_combination():
 
 
 def test_minutes_are_for_the_main_run_alone():
-    from edge_mdda.cli.profile import _plan
-
     from edge_mdda.cli.main import build_parser
+    from edge_mdda.cli.profile import _plan
 
     def plan(*arguments: str) -> Plan:
         return _plan(build_parser().parse_args(["profile", *arguments]))
