@@ -48,3 +48,7 @@ class WatchError(EdgeMddaError):
 
 class ProfileError(EdgeMddaError):
     """A latency report that cannot be made, read or written; the message names the file and the cause."""
+
+
+class StationError(EdgeMddaError):
+    """What the clinic station cannot do, and what to do about it; the message names the cause."""

@@ -20,7 +20,7 @@ LEVELS = (
     ("classifier",),
     ("triage",),
     ("screening",),
-    ("watch", "diagnostics", "profiling"),
+    ("watch", "station", "diagnostics", "profiling"),
     ("cli",),
     ("__main__",),
 )

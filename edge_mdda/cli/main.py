@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from edge_mdda import NOTICE, __version__
-from edge_mdda.cli import doctor, options, profile, purify, screen, selftest, verify, watch
+from edge_mdda.cli import doctor, options, profile, purify, screen, selftest, serve, verify, watch
 from edge_mdda.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, NO_MEMORY
 from edge_mdda.console import complain
 from edge_mdda.errors import EdgeMddaError
@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     profile.add_command(commands)
     selftest.add_command(commands)
     watch.add_command(commands, [common, screening])
+    serve.add_command(commands, [common, screening])
     return parser
 
 

@@ -1,0 +1,140 @@
+"""The station as a process: its socket, its records, its worker, and an orderly end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from edge_mdda import NOTICE
+from edge_mdda.errors import StationError
+from edge_mdda.files import Limits
+from edge_mdda.station.app import make_app
+from edge_mdda.station.judge import Judge
+from edge_mdda.station.pages import Station
+from edge_mdda.station.store import Store
+
+LOOPBACK = "127.0.0.1"
+BACKLOG = 64  # connections that wait
+MAX_AT_ONCE = 64  # requests in work; more get 503 at once
+KEEP_ALIVE_S = 15  # seconds that an idle connection stays open
+STOP_S = 10  # seconds that requests in work are given at the end
+SECRET_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the station runs."""
+
+    folder: Path
+    port: int
+    demo: bool
+    screener: Mapping[str, Any]
+    """Arguments of :class:`edge_mdda.Screener` as plain values."""
+    limits: Limits
+
+
+def secret_of(store: Store) -> bytes:
+    """The secret behind the forms' tokens, made at the first start: a form survives a restart."""
+    row = store.row("SELECT value FROM settings WHERE key = 'secret'")
+    if row is None:
+        with store.writing() as w:
+            w.insert("settings", key="secret", value=os.urandom(SECRET_BYTES).hex())
+            w.log("station", "records made")
+        row = store.row("SELECT value FROM settings WHERE key = 'secret'")
+        assert row is not None
+    return bytes.fromhex(row["value"])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; StationError where the port cannot be had."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise StationError(
+            f"port {port} cannot be used ({error.strerror}): stop what uses it, or choose another with --port"
+        ) from None
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn would raise them again at its end, before our files are tidied up."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _stop(*_: object) -> None:
+    raise SystemExit(0)
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM."""
+    signal.signal(signal.SIGTERM, _stop)
+    folder = Path(tempfile.mkdtemp(prefix="edge-mdda-demo-")) if settings.demo else settings.folder
+    listener = listen(LOOPBACK, settings.port)
+    try:
+        store = Store(folder)
+        judge = Judge({**settings.screener, "max_pixels": settings.limits.max_pixels,
+                       "max_bytes": settings.limits.max_bytes})  # fmt: skip
+        try:
+            _serve(settings, store, judge, listener)
+        finally:
+            judge.close()
+            store.close()
+    finally:
+        listener.close()
+        if settings.demo:
+            shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def _serve(settings: Settings, store: Store, judge: Judge, listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    hosts = {f"{name}:{port}" for name in (LOOPBACK, "localhost")}
+    station = Station(store, judge, settings.limits, secret_of(store), settings.demo)
+    if store.swept:
+        print(f"edge-mdda: removed {len(store.swept)} file(s) of writes that were never completed", file=sys.stderr)
+    if store.missing:
+        print(
+            f"edge-mdda: {len(store.missing)} picture file(s) are missing: check the disk, restore a backup",
+            file=sys.stderr,
+        )
+    if settings.demo:
+        from edge_mdda.station.demo import fill
+
+        fill(station)
+    config = uvicorn.Config(
+        make_app(station, hosts),
+        lifespan="off",
+        ws="none",
+        access_log=False,  # a log of addresses tells who was seen when
+        log_config=None,
+        log_level="critical",
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_AT_ONCE,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=STOP_S,
+    )
+    print(f"edge-mdda: the station is at http://{LOOPBACK}:{port}/ (Ctrl-C stops it)", flush=True)
+    print(f"edge-mdda: {NOTICE}", flush=True)
+    server = _Server(config)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, server.handle_exit)
+    server.run(sockets=[listener])
