@@ -25,7 +25,7 @@ import numpy as np
 from export.dataset import SIDE, DatasetError, LabelledImages, decode_all, read_split
 from export.options import TrainOptions
 from export.train.augment import RandomPurifier, random_view, shipped_presets
-from export.train.loop import Progress, StepLog, descend, follow, kept_share, require_same_run
+from export.train.loop import Progress, StepLog, descend, follow, kept_share, restore, stored_run, weight_groups
 
 SAMPLING_POWER = 0.5  # class probability ~ count ** SAMPLING_POWER
 PREFETCHED_BATCHES = 3
@@ -145,7 +145,6 @@ def train(
     from export.train.network import (
         CheckpointError,
         LesionNet,
-        load_checkpoint,
         network_from_checkpoint,
         save_checkpoint,
     )
@@ -169,21 +168,11 @@ def train(
     average = LesionNet(len(data.labels), arch=options.arch)
     average.load_state_dict(network.state_dict())
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=options.lr,
-    )
-    first = 0
-    if path.exists():
-        stored = load_checkpoint(path)
-        require_same_run(stored, run, path)
-        network.load_state_dict(stored["network"])
-        average.load_state_dict(stored["ema"])
-        optimiser.load_state_dict(stored["optimiser"])
+    optimiser = torch.optim.AdamW(weight_groups(network, options.weight_decay), lr=options.lr)
+    stored = stored_run(path, run)
+    first = restore(stored, {"network": network, "ema": average, "optimiser": optimiser})
+    if stored is not None:
         torch.set_rng_state(stored["torch_rng"])
-        first = stored["step"]
 
     def save(step: int) -> None:
         state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}

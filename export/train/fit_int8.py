@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from export.dataset import SIDE, LabelledImages, decode_all, iter_images, read_s
 from export.evaluate import purifier_seed
 from export.options import Int8Options, TrainOptions
 from export.train.fine_tune import Batches, keep_freed_memory, learning_rate, run_of
-from export.train.loop import Progress, StepLog, descend, follow, kept_share, require_same_run
+from export.train.loop import Progress, StepLog, descend, follow, kept_share, restore, stored_run
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +115,7 @@ def fit_int8(
     import torch
 
     from export.train.fake_quant import FakeQuantNet
-    from export.train.network import CheckpointError, load_checkpoint, network_from_checkpoint, save_checkpoint
+    from export.train.network import CheckpointError, network_from_checkpoint, save_checkpoint
     from export.train.rounding import calibrate, round_network, to_batch
 
     torch.set_num_threads(threads)
@@ -126,10 +126,7 @@ def fit_int8(
     run = run_of(data_root, data.labels, asdict(options) | {"arch": teacher.arch}, checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "checkpoint.pt"
-    stored = load_checkpoint(path) if path.exists() else None
-    if stored is not None:
-        require_same_run(stored, run, path)
-
+    stored = stored_run(path, run)
     if stored is None:
         images = fitting_images(data, options.fit_images, options.seed)
         student = round_network(teacher, calibrate(teacher, images), images, options.float_layers, options.seed)
@@ -137,13 +134,9 @@ def fit_int8(
         average.load_state_dict(student.state_dict())
     else:
         student, average = (FakeQuantNet(teacher, stored_ranges(stored), options.float_layers) for _ in range(2))
-        student.load_state_dict(stored["student"])
-        average.load_state_dict(stored["average"])
     optimiser = torch.optim.Adam(student.parameters(), lr=options.lr)
-    first = 0
-    if stored is not None and stored["step"]:
-        optimiser.load_state_dict(stored["optimiser"])
-        first = stored["step"]
+    parts: dict[str, Any] = {"student": student, "average": average, "optimiser": optimiser}
+    first = restore(stored, parts)
 
     def save(step: int) -> None:
         fitted = {
@@ -151,10 +144,7 @@ def fit_int8(
             "float_layers": [layer.name for layer in student.in_order() if layer.exact],
             "ranges": {name: list(bounds) for name, bounds in student.ranges.items()},
             "ema": average.to_network().state_dict(),
-            "student": student.state_dict(),
-            "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(),
-        }
+        } | {name: part.state_dict() for name, part in parts.items()}
         save_checkpoint(path, run | fitted)
 
     if stored is None:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from export.options import HardenOptions, TrainOptions
 from export.train.augment import RandomPurifier, colour_view
 from export.train.fine_tune import GRADIENT_CLIP, SAMPLING_POWER, file_hash, keep_freed_memory, run_of
 from export.train.fine_tune import learning_rate as cosine
-from export.train.loop import Progress, StepLog, descend, follow, kept_share, require_same_run
+from export.train.loop import Progress, StepLog, descend, follow, kept_share, restore, stored_run, weight_groups
 
 if TYPE_CHECKING:
     import torch
@@ -291,7 +291,7 @@ def harden(
     from torch.nn import functional
 
     from export.train.fake_quant import FakeQuantNet
-    from export.train.network import load_checkpoint, network_from_checkpoint, save_checkpoint
+    from export.train.network import network_from_checkpoint, save_checkpoint
 
     torch.set_num_threads(threads)
     network, content = network_from_checkpoint(checkpoint)
@@ -308,21 +308,12 @@ def harden(
     path = out / "checkpoint.pt"
     # Folded batch norms: nothing of them is left to drift between clean and attacked pictures, and it is faster.
     student, average = (FakeQuantNet(network, n_float=None) for _ in range(2))
-    decayed = [p for p in student.parameters() if p.ndim > 1]
-    plain = [p for p in student.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=options.lr)
-    first = 0
-    if path.exists():
-        stored = load_checkpoint(path)
-        require_same_run(stored, run, path)
-        student.load_state_dict(stored["student"])
-        average.load_state_dict(stored["average"])
-        optimiser.load_state_dict(stored["optimiser"])
-        first = stored["step"]
+    optimiser = torch.optim.AdamW(weight_groups(student, options.weight_decay), lr=options.lr)
+    parts: dict[str, Any] = {"student": student, "average": average, "optimiser": optimiser}
+    first = restore(stored_run(path, run), parts)
 
     def save(step: int) -> None:
-        state = {"student": student.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
+        state = {name: part.state_dict() for name, part in parts.items()}
         save_checkpoint(path, run | {"step": step, "ema": average.to_network().state_dict()} | state)
 
     images = decode_all(data, SIDE, SIDE)

@@ -38,6 +38,33 @@ def descend(
     return loss.item()
 
 
+def weight_groups(network: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """What an optimiser takes: weights decay, biases and the scales of norms do not; frozen ones are left out."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    decayed, plain = ([p for p in trained if (p.ndim > 1) is wide] for wide in (True, False))
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def stored_run(path: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint to go on from; None where there is none. EdgeMddaError if another run made it."""
+    from export.train.network import load_checkpoint
+
+    if not path.exists():
+        return None
+    stored = load_checkpoint(path)
+    require_same_run(stored, run, path)
+    return stored
+
+
+def restore(stored: Mapping[str, Any] | None, parts: Mapping[str, Any]) -> int:
+    """Load each part (networks, optimiser) from what was stored under its name; returns the step to go on from."""
+    if stored is None:
+        return 0
+    for name, part in parts.items():
+        part.load_state_dict(stored[name])
+    return int(stored["step"])
+
+
 def kept_share(decay: float, step: int) -> float:
     """Of an average that follows quickly at first, else the start would weigh in for a thousand steps."""
     return min(decay, (1 + step) / (10 + step))

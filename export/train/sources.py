@@ -30,6 +30,7 @@ from edge_mdda import Purifier
 from edge_mdda.mdda.params import PRESETS
 from export.dataset import CLASSES, MALIGNANT
 from export.train.lesion_sets import MALIGNANT_ONLY, LesionSets, read_sets, unpack
+from export.train.loop import kept_share, weight_groups
 from export.train.network import LesionNet, load_checkpoint, save_checkpoint
 from export.train.torch_attack import Attack, Loss, attacked, margin
 from export.train.torch_augment import views
@@ -158,12 +159,7 @@ def train(sets: LesionSets, recipe: Recipe, out: Path, init: Path | None, device
         part.requires_grad_(False)
     network.train()
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    decayed, plain = (
-        [p for p in network.parameters() if p.requires_grad and (p.ndim > 1) is wide] for wide in (True, False)
-    )
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=recipe.lr
-    )
+    optimiser = torch.optim.AdamW(weight_groups(network, recipe.weight_decay), lr=recipe.lr)
     schedules = {name: Schedule.of(PRESETS[name]) for name in PRESET_SHARES}
     out.mkdir(parents=True, exist_ok=True)
     start, saved, step, losses = time.monotonic(), 0.0, 0, []
@@ -184,7 +180,7 @@ def train(sets: LesionSets, recipe: Recipe, out: Path, init: Path | None, device
             value.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
             optimiser.step()
-            _follow(average, network, min(recipe.ema, (1 + step) / (10 + step)))
+            _follow(average, network, kept_share(recipe.ema, step))
             step += 1
             losses.append(value.detach())
             if step % 50 == 0:
