@@ -149,7 +149,7 @@ def test_rough_square_root_costs_little(kernels, drawn_image, record_property, p
     g = noisy_plane(drawn_image, scale, params.block_sigma(0))
     out = rof(kernels, g, lam, params.scale_iterations(0))
     exact = naive.rof_iterate(g, lam, params.scale_iterations(0))
-    record_property("rmse", rmse(out, exact))
+    record_property("rmse", float(rmse(out, exact)))
     assert rmse(out, exact) < 0.03 * lam
     assert np.abs(out - exact).max() < 0.2 * lam
 
@@ -163,8 +163,8 @@ def assert_near_optimum(kernels, image, preset, scale, record_property):
     error = rmse(out, best)
     optimum = naive.rof_energy(best, g, lam)
     gap = (naive.rof_energy(out, g, lam) - optimum) / optimum
-    record_property("rmse", round(error, 3))
-    record_property("energy_gap", round(gap, 5))
+    record_property("rmse", round(float(error), 3))
+    record_property("energy_gap", round(float(gap), 5))
     assert error < 0.5
     # Measured up to 0.043 (scale 2, where the optimum is smoothest and its energy smallest); twice that.
     assert -1e-4 < gap < 0.09

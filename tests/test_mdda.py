@@ -38,8 +38,8 @@ def test_purify_agrees_with_exact_arithmetic(drawn_image, preset, size, record_p
     exact = naive.mdda(image, SETTINGS[preset], seed=5)
     difference = purify(image, 5, SETTINGS[preset]).astype(int) - naive.to_pixels(exact)
     error = rmse(stages_of(image, 5, SETTINGS[preset])["purified"], exact)
-    record_property("equal", np.mean(difference == 0))
-    record_property("rmse", error)
+    record_property("equal", float(np.mean(difference == 0)))
+    record_property("rmse", float(error))
     assert np.abs(difference).max() <= 1
     assert np.mean(difference == 0) > 0.95
     assert error < 0.07

@@ -78,7 +78,7 @@ def test_sign_noise_is_reduced(drawn_image, preset, record_property):
     signs = np.random.default_rng(2).choice([-4, 4], clean.shape)
     noisy = np.clip(clean.astype(int) + signs, 0, 255).astype(np.uint8)
     before, after = rmse(noisy, clean), rmse(purify(noisy, 1, SETTINGS[preset]), clean)
-    record_property("rmse", (before, after))
+    record_property("rmse", (float(before), float(after)))
     assert before > 3.9
     assert after < 0.92 * before
 
@@ -89,6 +89,6 @@ def test_attacked_and_clean_image_come_closer(drawn_image, preset, record_proper
     signs = np.random.default_rng(2).choice([-4, 4], drawn_image.shape)
     noisy = np.clip(drawn_image.astype(int) + signs, 0, 255).astype(np.uint8)
     distance = rmse(purify(noisy, 1, SETTINGS[preset]), purify(drawn_image, 2, SETTINGS[preset]))
-    record_property("rmse", distance)
+    record_property("rmse", float(distance))
     assert rmse(noisy, drawn_image) > 3.9
     assert distance < 2
