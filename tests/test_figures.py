@@ -21,13 +21,13 @@ CLASSES = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def row(knows: str, attack: str, eps: float, defence: str, value: float, **more) -> dict:
+def row(threat_model: str, attack: str, eps: float, defence: str, value: float, **more) -> dict:
     confusion = (np.eye(7, dtype=int) * round(20 * value) + 1).tolist()
     return {
         "network": "standard",
-        "knows": knows,
+        "threat_model": threat_model,
         "attack": attack,
-        "made_on": "standard",
+        "source_model": "standard",
         "eps": eps,
         "defence": defence,
         "n": 140,
@@ -46,8 +46,8 @@ def content() -> dict:
         rows.append(row("gray", "clean", 0.0, defence, 0.75))
         rows += [row("gray", "difgsm", eps, defence, base - eps / 60) for eps in (6.0, 2.0)]
         rows.append(row("gray", "fgsm", 4.0, defence, base))
-        rows += [row("transfer", "difgsm", 8.0, defence, base + 0.1, made_on="lite2", n=70)]
-        rows += [row("transfer", "difgsm", 8.0, defence, base, made_on="squeezenet", n=70)]
+        rows += [row("transfer", "difgsm", 8.0, defence, base + 0.1, source_model="lite2", n=70)]
+        rows += [row("transfer", "difgsm", 8.0, defence, base, source_model="squeezenet", n=70)]
         rows += [row("adaptive", "pgd50", eps, defence, base / 4, n=28) for eps in (1.0, 2.0)]
     rng = np.random.default_rng(0)
     sure = rng.uniform(0.2, 1, 400)
@@ -132,13 +132,13 @@ def test_a_class_without_images_has_no_shares():
 def test_curves_hold_the_rows_sorted_with_their_intervals(content):
     gray, transfer, adaptive = figure_data.panels(content, "standard", "difgsm", figures.CURVES)
     first = gray.curves[0]
-    assert (gray.knows, gray.attack, first.defence, gray.n) == ("gray", "difgsm", "none", 140)
+    assert (gray.threat_model, gray.attack, first.defence, gray.n) == ("gray", "difgsm", "none", 140)
     assert first.eps == [0.0, 2.0, 6.0]
     assert first.value == pytest.approx([0.75, 0.2 - 2 / 60, 0.1])
     assert first.low == pytest.approx([value - 0.05 for value in first.value])
     assert first.high == pytest.approx([value + 0.05 for value in first.value])
     assert [curve.defence for curve in gray.curves] == list(figures.CURVES)
-    assert transfer.made_on == "squeezenet" and transfer.curves[0].value == pytest.approx([0.2])
+    assert transfer.source_model == "squeezenet" and transfer.curves[0].value == pytest.approx([0.2])
     assert adaptive.attack == "pgd50"
     assert adaptive.curves[0].eps == [1.0, 2.0], "clean accuracy of other images does not belong here"
     assert figure_data.attacks_with_curves(content, "standard") == ["difgsm"]
@@ -208,7 +208,7 @@ def test_draws_are_sorted_by_series(content):
 
 def test_the_rows_of_tune_and_alarm_are_told_apart_from_a_runs(content, tmp_path):
     settings = [{"params": {}, "clean": 0.8, "attacked": 0.4, "ms": 3.0}, {"clean": 0.7, "attacked": 0.5, "ms": 4.0}]
-    alarm = {"attack": "clean", "eps": 0.0, "knows": "gray", "draws": 1, "balanced_accuracy": 0.7}
+    alarm = {"attack": "clean", "eps": 0.0, "threat_model": "gray", "draws": 1, "balanced_accuracy": 0.7}
     files = {
         "run": {"rows": content["rows"]},
         "tune": {"rows": settings, "chosen": {"mild": 0}, "front": [1], "n": 3},

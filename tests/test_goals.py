@@ -5,12 +5,12 @@ from __future__ import annotations
 from benchmarks.robustness import goals
 
 
-def row(knows: str, attack: str, eps: float, defence: str, value: float, n: int = 121, **more) -> dict:
+def row(threat_model: str, attack: str, eps: float, defence: str, value: float, n: int = 121, **more) -> dict:
     return {
         "network": "standard",
-        "knows": knows,
+        "threat_model": threat_model,
         "attack": attack,
-        "made_on": "standard",
+        "source_model": "standard",
         "eps": eps,
         "defence": defence,
         "n": n,
@@ -61,8 +61,8 @@ def test_the_lead_is_over_the_best_competitor_on_the_same_images():
 
 
 def test_transfer_is_measured_against_the_same_clean_images_from_every_other_architecture():
-    def made(made_on: str, value: float, n: int = 35) -> dict:
-        return row("transfer", "difgsm", 8.0, "mdda_balanced", value, n, made_on=made_on)
+    def made(source_model: str, value: float, n: int = 35) -> dict:
+        return row("transfer", "difgsm", 8.0, "mdda_balanced", value, n, source_model=source_model)
 
     clean = [row("gray", "clean", 0.0, "mdda_balanced", value, n) for value, n in ((0.70, 35), (0.9, 121))]
     found = lines(made("squeezenet1_1", 0.65), made("efficientnet-lite2", 0.64), made("hardened", 0.1), *clean)
@@ -76,14 +76,14 @@ def test_transfer_is_measured_against_the_same_clean_images_from_every_other_arc
 
 def test_the_adaptive_goal_is_the_hardened_networks_on_the_most_images():
     rows = [
-        row("adaptive", "pgd50", 2.0, "mdda_balanced", value, n, network=network, made_on=network)
+        row("adaptive", "pgd50", 2.0, "mdda_balanced", value, n, network=network, source_model=network)
         for value, n, network in ((0.5, 7, "hardened"), (0.29, 14, "hardened"), (0.1, 14, "standard"))
     ]
     (line,) = lines(*rows)
     assert line == (
         "| adaptive pgd50 2, mdda_balanced, hardened: at least 0.30 | 0.290 (95 %: 0.190 to 0.390) | 14 | NOT reached |"
     )
-    smooth = row("adaptive", "pgd50smooth", 2.0, "mdda_balanced", 0.31, 14, network="hardened", made_on="hardened")
+    smooth = row("adaptive", "pgd50smooth", 2.0, "mdda_balanced", 0.31, 14, network="hardened", source_model="hardened")
     assert lines(*rows, smooth)[1].startswith(
         "| adaptive pgd50smooth 2, mdda_balanced, hardened: at least 0.30 | 0.310"
     )

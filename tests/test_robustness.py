@@ -34,7 +34,7 @@ from benchmarks.robustness.surrogate_file import save_surrogate  # noqa: E402
 from edge_mdda.classifier import built_in, open_classifier  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-COLUMNS = {"network", "attack", "eps", "knows", "defence", "balanced_accuracy", "melanoma_recall", "ms"}
+COLUMNS = {"network", "attack", "eps", "threat_model", "defence", "balanced_accuracy", "melanoma_recall", "ms"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -212,7 +212,7 @@ def test_end_to_end_on_photographs(data_folder, tmp_path):
     ]
     for row in rows:
         assert set(row) >= COLUMNS
-        assert row["knows"] == "gray"
+        assert row["threat_model"] == "gray"
         assert row["network"] == "standard"
         assert row["n"] == 7
         assert 0 <= row["balanced_accuracy_ci"][0] <= row["balanced_accuracy"] <= row["balanced_accuracy_ci"][1] <= 1
@@ -222,7 +222,7 @@ def test_end_to_end_on_photographs(data_folder, tmp_path):
     assert content["networks"]["standard"]["sha256"] == open_classifier().manifest.sha256
     assert content["attacks"]["gray/fgsm"] == {"eps": 4.0, "loss": "cross entropy"}
     text = (tmp_path / "out" / "robustness.md").read_text()
-    assert "Gray box" in text
+    assert "Gray-box" in text
     assert "| gray/fgsm | eps: 4; loss: cross entropy |" in text
     assert "| gray/fgsm | eps: 4; loss: cross entropy |" in done.stdout
     assert "never a diagnosis" in text
@@ -241,7 +241,17 @@ def test_end_to_end_on_photographs(data_folder, tmp_path):
 
 
 def test_interrupt_is_one_line_and_leaves_no_report(data_folder, tmp_path):
-    command = [sys.executable, "-m", "benchmarks.robustness", "--attacks", "pgd50", "--knows", "gray", "--images", "9"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.robustness",
+        "--attacks",
+        "pgd50",
+        "--threat-model",
+        "gray",
+        "--images",
+        "9",
+    ]
     command += ["--data", str(data_folder), "--cache", str(tmp_path / "cache"), "--json", str(tmp_path / "out.json")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
@@ -265,7 +275,7 @@ def test_defence_without_its_weights_is_left_out_unless_it_was_asked_for(data_fo
     found = {"none": defences.DEFENCES["none"], "lost": defences.Defence("lost", "lost", "-", broken)}
     monkeypatch.setattr(defences, "DEFENCES", found)
     chosen = {"data": data_folder, "models": ("standard",), "quick": True, "attacks": ("fgsm",), "eps": None}
-    chosen |= {"knows": None, "images": 1, "seed": 0, "threads": 1, "device": "cpu", "cache": tmp_path}
+    chosen |= {"threat_model": None, "images": 1, "seed": 0, "threads": 1, "device": "cpu", "cache": tmp_path}
     assert list(Run(Options(**chosen, defences=None)).defences) == ["none"]
     assert capsys.readouterr().err.strip() == "robustness: the defence 'lost' is left out: no weights here"
     with pytest.raises(RobustnessError, match="no weights"):
@@ -284,7 +294,7 @@ def test_the_other_attackers_have_rows(data_folder, tmp_path, monkeypatch):
             quick=True,
             attacks=("difgsm", "pgd50", "pgd50smooth", "square"),
             eps=(2.0,),
-            knows=("transfer", "adaptive", "black"),
+            threat_model=("transfer", "adaptive", "black"),
             defences=("none",),
             images=1,
             seed=0,
@@ -295,7 +305,11 @@ def test_the_other_attackers_have_rows(data_folder, tmp_path, monkeypatch):
     )
     rows = list(run.rows())
     assert run.progress.done == run.progress.total
-    found = {(row["knows"], row["attack"], row["made_on"]): row for row in rows if row["made_on"] != "hardened"}
+    found = {
+        (row["threat_model"], row["attack"], row["source_model"]): row
+        for row in rows
+        if row["source_model"] != "hardened"
+    }
     assert set(found) == {
         ("gray", "clean", "standard"),
         ("transfer", "difgsm", "squeezenet1_1"),
@@ -308,7 +322,7 @@ def test_the_other_attackers_have_rows(data_folder, tmp_path, monkeypatch):
     assert through["balanced_accuracy"] < clean["balanced_accuracy"] - 0.4
     for name, sigma in adaptive.STAND_INS.items():
         assert run.parameters[f"adaptive/{name}, defence without noise"][2.0]["backward_sigma"] == sigma
-    made = [run.sets[row["set"]]["files"] for row in rows if row["knows"] == "adaptive"]
+    made = [run.sets[row["set"]]["files"] for row in rows if row["threat_model"] == "adaptive"]
     assert made[0] != made[1], "each stand-in has its own pictures"
     assert run.parameters["black/square, defence without noise"][2.0]["queries"] >= 50
 

@@ -30,29 +30,35 @@ def test_scores_of_a_known_confusion():
 def test_plan_has_every_attacker_and_goal_rows():
     for quick in (True, False):
         jobs = plan.plan(quick)
-        assert {job.knows for job in jobs} == set(plan.KNOWS)
+        assert {job.threat_model for job in jobs} == set(plan.THREAT_MODELS)
         wanted = {("clean", 0.0), ("fgsm", 4.0), ("pgd10", 4.0), ("difgsm", 2.0), ("difgsm", 6.0)}
-        assert wanted <= {(job.attack, eps) for job in jobs if job.knows == "gray" for eps in job.eps}
-        assert 8.0 in {eps for job in jobs if job.knows == "transfer" for eps in job.eps}
-        assert 2.0 in {eps for job in jobs if job.knows == "adaptive" for eps in job.eps}
+        assert wanted <= {(job.attack, eps) for job in jobs if job.threat_model == "gray" for eps in job.eps}
+        assert 8.0 in {eps for job in jobs if job.threat_model == "transfer" for eps in job.eps}
+        assert 2.0 in {eps for job in jobs if job.threat_model == "adaptive" for eps in job.eps}
     names = {job.attack for job in plan.plan(False)}
     assert {"fgsm", "pgd10", "pgd50", "mifgsm", "difgsm", "autoattack", "square", "universal", "sticker"} <= names
     gray = ("fgsm", "pgd10", "pgd50", "mifgsm", "difgsm", "deepfool", "autoattack", "universal")
     ladders = [("gray", name) for name in gray] + [("transfer", "difgsm"), ("black", "square")]
-    for knows, name in (*ladders, ("adaptive", "pgd50"), ("adaptive", "pgd50smooth")):
-        own = [job for job in plan.plan(False) if (job.knows, job.attack, job.networks) == (knows, name, ("standard",))]
+    for threat_model, name in (*ladders, ("adaptive", "pgd50"), ("adaptive", "pgd50smooth")):
+        own = [
+            job
+            for job in plan.plan(False)
+            if (job.threat_model, job.attack, job.networks) == (threat_model, name, ("standard",))
+        ]
         assert {eps for job in own for eps in job.eps} == {1.0, 2.0, 4.0, 6.0, 8.0}
     for quick in (True, False):
-        through = {(job.attack, job.networks) for job in plan.plan(quick) if job.knows == "adaptive" and 2.0 in job.eps}
+        through = {
+            (job.attack, job.networks) for job in plan.plan(quick) if job.threat_model == "adaptive" and 2.0 in job.eps
+        }
         wanted = {(attack, (network,)) for attack in ("pgd50", "pgd50smooth") for network in ("standard", "hardened")}
         assert wanted <= through
 
 
-def made_up_row(knows: str, attack: str, eps: float, defence: str, value: float, n: int = 20) -> dict:
+def made_up_row(threat_model: str, attack: str, eps: float, defence: str, value: float, n: int = 20) -> dict:
     figures = {"balanced_accuracy": value, "melanoma_recall": value}
     intervals = {f"{name}_ci": [value, value] for name in figures}
-    row = {"network": "standard", "made_on": "standard", "n": n, "ms": 1.0}
-    return row | {"knows": knows, "attack": attack, "eps": eps, "defence": defence} | figures | intervals
+    row = {"network": "standard", "source_model": "standard", "n": n, "ms": 1.0}
+    return row | {"threat_model": threat_model, "attack": attack, "eps": eps, "defence": defence} | figures | intervals
 
 
 def made_up_report(rows: list[dict]) -> dict:
@@ -81,14 +87,14 @@ def test_report_has_the_hardest_attacker_first_and_the_worst_attack_of_each():
         made_up_row("adaptive", "pgd50", 2.0, "mdda_mild", 0.1, 14),
     ]
     text = report.markdown(made_up_report(rows))
-    assert text.index("## Adaptive") < text.index("## Gray box")
+    assert text.index("## White-box adaptive") < text.index("## Gray-box")
     first = "0.050 (pgd50, n 7, clean -)"
     assert f"| 2 | none | {first} | 0.100 (difgsm, n 20, clean 0.800) |  |  |" in text
     assert "| 2 | mdda_mild | 0.150 (pgd50, n 7, clean -) |  |  |  |" in text
     assert "| gray/pgd10 | eps: 2, 4; steps: 10 |" in text
     assert "## Goals" not in text, "these rows answer none"
     goal = report.markdown(made_up_report([*rows, made_up_row("gray", "difgsm", 6.0, "mdda_balanced", 0.5)]))
-    assert goal.index("## Goals") < goal.index("at least 0.40 | 0.500") < goal.index("## Who knows what")
+    assert goal.index("## Goals") < goal.index("at least 0.40 | 0.500") < goal.index("## By threat model")
     rows = rows[:4] + rows[5:]
     text = report.markdown(made_up_report(rows))
     assert "| pgd50 | 2 | 7 | 0.050 (0.050 to 0.050) |  |" in text
@@ -107,7 +113,7 @@ def test_the_most_harmful_attack_is_one_that_all_defences_met():
         made_up_row("gray", "pgd50", 4.0, "none", 0.0),  # of the others nobody knows
         made_up_row("gray", "difgsm", 4.0, "none", 0.1),
         made_up_row("gray", "difgsm", 4.0, "jpeg", 0.1, 7),  # other images
-        made_up_row("gray", "difgsm", 4.0, "mdda_mild", 0.1) | {"made_on": "hardened"},  # other pictures
+        made_up_row("gray", "difgsm", 4.0, "mdda_mild", 0.1) | {"source_model": "hardened"},  # other pictures
     ]
     found = report.most_harmful(rows)
     assert {name: (row["attack"], row["balanced_accuracy"]) for name, row in found.items()} == {
@@ -139,14 +145,14 @@ def test_no_row_is_made_twice_and_each_has_its_clean_comparator(quick, eps, per_
                             assert (network, job.per_class, defence) not in clean
                             clean.add((network, job.per_class, defence))
                         else:
-                            row = network, job.per_class, defence, job.knows, job.attack, value
+                            row = network, job.per_class, defence, job.threat_model, job.attack, value
                             assert row not in attacked
                             attacked.add(row)
         assert {row[:3] for row in attacked} <= clean
 
 
 def test_other_eps_on_the_full_plan_keep_the_most_images():
-    jobs = plan.plan(False, ("difgsm", "pgd10"), (2.0, 4.0), knows=("gray",))
+    jobs = plan.plan(False, ("difgsm", "pgd10"), (2.0, 4.0), threat_model=("gray",))
     standard = [(job.attack, job.eps, job.per_class) for job in jobs if job.networks == ("standard",)]
     assert standard == [
         ("clean", (0.0,), plan.PER_CLASS),
@@ -164,7 +170,7 @@ def test_clean_comparators_of_the_quick_plan_are_few():
 
 
 def test_the_attacker_who_knows_the_defence_meets_every_defence():
-    met = [job for job in plan.FULL if job.knows == "adaptive" and "standard" in (job.networks or ())]
+    met = [job for job in plan.FULL if job.threat_model == "adaptive" and "standard" in (job.networks or ())]
     behind = {
         job.attack: set(job.defences or DEFENCES) for job in met if 2.0 in job.eps and len(job.defences or DEFENCES) > 4
     }

@@ -24,7 +24,7 @@ PER_CLASS = 20
 GRAY = (("fgsm", 4.0), ("pgd10", 2.0), ("pgd10", 4.0), ("difgsm", 2.0), ("difgsm", 6.0))
 DRAWS = (1, 2, 4, 8)
 HEAD = (
-    "| attack | eps | knows | draws | n | AUROC | alarms at the threshold | balanced accuracy | spread |\n|"
+    "| attack | eps | threat model | draws | n | AUROC | alarms at the threshold | balanced accuracy | spread |\n|"
     + " --- |" * 9
 )
 
@@ -63,7 +63,7 @@ class Alarm:
             for k, (mean, spread) in averages(answers, self.draws, self.malignant).items()
         }
 
-    def rows(self, attack: str, eps: float, knows: str, images: np.ndarray | None) -> list[dict[str, Any]]:
+    def rows(self, attack: str, eps: float, threat_model: str, images: np.ndarray | None) -> list[dict[str, Any]]:
         """One row for each number of draws; ``images`` is None for the clean ones themselves."""
         from export.metrics import auroc
 
@@ -78,7 +78,7 @@ class Alarm:
                 {
                     "attack": attack,
                     "eps": eps,
-                    "knows": knows,
+                    "threat_model": threat_model,
                     "draws": k,
                     "n": len(score),
                     "auroc": None if images is None else round(auroc(positive, both), 4),
@@ -94,7 +94,7 @@ def line(row: dict[str, Any]) -> str:
     """One row of the table."""
     area = "-" if row["auroc"] is None else f"{row['auroc']:.3f}"
     return (
-        f"| {row['attack']} | {row['eps']:g} | {row['knows']} | {row['draws']} | {row['n']} | {area} |"
+        f"| {row['attack']} | {row['eps']:g} | {row['threat_model']} | {row['draws']} | {row['n']} | {area} |"
         f" {row['alarms']:.1%} | {row['balanced_accuracy']:.3f} | {row['spread']:.3f} |"
     )
 

@@ -4,8 +4,8 @@
 from one file or several:
 
 ``rows``
-    Of ``run``: ``{network, knows, attack, made_on, eps, defence, n, balanced_accuracy, balanced_accuracy_ci,
-    confusion}``, and ``classes``, the labels of ``confusion``'s rows (truth) and columns (answer).
+    Of ``run``: ``{network, threat_model, attack, source_model, eps, defence, n, balanced_accuracy,
+    balanced_accuracy_ci, confusion}``, and ``classes``, the labels of ``confusion``: rows truth, columns answer.
 ``confusions``
     The same rows with ``confusion`` alone, for a file whose ``rows`` have none.
 ``defences``
@@ -39,11 +39,11 @@ MAX_JSON_BYTES = 64 << 20
 RUN, TUNE, ALARM = "run", "tune", "alarm"
 _NUMBER, _TEXT = (int, float), (str,)
 FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
-    RUN: dict.fromkeys(("network", "knows", "attack", "defence"), _TEXT)
+    RUN: dict.fromkeys(("network", "threat_model", "attack", "defence"), _TEXT)
     | {"eps": _NUMBER, "n": (int,), "balanced_accuracy": _NUMBER},
-    "confusions": dict.fromkeys(("network", "knows", "attack", "defence"), _TEXT) | {"eps": _NUMBER},
+    "confusions": dict.fromkeys(("network", "threat_model", "attack", "defence"), _TEXT) | {"eps": _NUMBER},
     TUNE: dict.fromkeys(("clean", "attacked", "ms"), _NUMBER),
-    ALARM: {"draws": (int,), "balanced_accuracy": _NUMBER, "attack": _TEXT, "knows": _TEXT, "eps": _NUMBER},
+    ALARM: {"draws": (int,), "balanced_accuracy": _NUMBER, "attack": _TEXT, "threat_model": _TEXT, "eps": _NUMBER},
     "draws": {"draws": (int,), "balanced_accuracy": _NUMBER},
     "pareto": dict.fromkeys(("clean", "attacked", "ms"), _NUMBER),
 }
@@ -66,9 +66,9 @@ class Curve:
 class Panel:
     """The curves of one kind of attacker."""
 
-    knows: str
+    threat_model: str
     attack: str
-    made_on: str
+    source_model: str
     n: int
     curves: list[Curve]
 
@@ -161,7 +161,7 @@ def _points(rows: list[dict[str, Any]], front: Any, chosen: Any) -> list[dict[st
 def _series(row: Row) -> str:
     if row["attack"] == CLEAN:
         return CLEAN
-    return f"{row['attack']} {row['eps']:g}/255, {row['knows']}"
+    return f"{row['attack']} {row['eps']:g}/255, {row['threat_model']}"
 
 
 def networks(content: Row) -> list[str]:
@@ -175,10 +175,10 @@ def label_of(content: Row, defence: str) -> str:
 
 
 def confusions(
-    content: Row, network: str, attack: str, eps: float, defences: Sequence[str], knows: str = "gray"
+    content: Row, network: str, attack: str, eps: float, defences: Sequence[str], threat_model: str = "gray"
 ) -> list[Confusion]:
     """Confusion matrices of one attack behind these defences; those that the run did not judge are left out."""
-    wanted = {"network": network, "attack": attack, "eps": eps, "knows": knows}
+    wanted = {"network": network, "attack": attack, "eps": eps, "threat_model": threat_model}
     found: dict[str, np.ndarray] = {}
     for row in (*content.get("confusions", []), *_rows(content)):
         if row.get("confusion") is not None and all(row.get(key) == value for key, value in wanted.items()):
@@ -199,7 +199,7 @@ def attacks_with_curves(content: Row, network: str) -> list[str]:
     """Gray-box attacks that were run at two strengths or more behind each defence, on one number of images."""
     found: dict[str, list[Row]] = {}
     for row in _rows(content):
-        if row["network"] == network and row["knows"] == "gray" and row["attack"] != CLEAN:
+        if row["network"] == network and row["threat_model"] == "gray" and row["attack"] != CLEAN:
             found.setdefault(row["attack"], []).append(row)
     return [attack for attack, rows in found.items() if _all_curves(_on_one_set(rows))]
 
@@ -221,15 +221,15 @@ def panels(content: Row, network: str, attack: str, defences: Sequence[str]) -> 
     """
     rows = [row for row in _rows(content) if row["network"] == network]
     chosen = [_panel(rows, "gray", attack, None, defences)]
-    transfer = [row for row in rows if row["knows"] == "transfer"]
+    transfer = [row for row in rows if row["threat_model"] == "transfer"]
     if transfer:
         same = [row for row in transfer if row["attack"] == attack] or transfer
         name = same[0]["attack"]
         same = [row for row in same if row["attack"] == name]
         chosen.append(_panel(rows, "transfer", name, _most_harmful(same), defences))
-    adaptive = _harder([row for row in rows if row["knows"] == "adaptive"])
+    adaptive = _harder([row for row in rows if row["threat_model"] == "adaptive"])
     if adaptive:
-        others = [row for row in rows if row["knows"] != "adaptive"]
+        others = [row for row in rows if row["threat_model"] != "adaptive"]
         chosen.append(_panel([*others, *adaptive], "adaptive", adaptive[0]["attack"], None, defences))
     return [panel for panel in chosen if panel.curves]
 
@@ -250,7 +250,7 @@ def _most_harmful(rows: Sequence[Row]) -> str | None:
     strongest = max(row["eps"] for row in rows)
     rows = [row for row in rows if row["eps"] == strongest]
     bare = [row for row in rows if row["defence"] == "none"] or rows
-    return min(bare, key=lambda row: row["balanced_accuracy"]).get("made_on")
+    return min(bare, key=lambda row: row["balanced_accuracy"]).get("source_model")
 
 
 def _on_one_set(rows: Sequence[Row]) -> list[Row]:
@@ -262,14 +262,16 @@ def _on_one_set(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.get("n", 0) == chosen]
 
 
-def _panel(rows: Sequence[Row], knows: str, attack: str, made_on: str | None, defences: Sequence[str]) -> Panel:
+def _panel(
+    rows: Sequence[Row], threat_model: str, attack: str, source_model: str | None, defences: Sequence[str]
+) -> Panel:
     own = _on_one_set(
         [
             row
             for row in rows
-            if row["knows"] == knows
+            if row["threat_model"] == threat_model
             and row["attack"] == attack
-            and made_on in (None, row.get("made_on"))
+            and source_model in (None, row.get("source_model"))
             and row["defence"] in defences
         ]
     )
@@ -283,7 +285,7 @@ def _panel(rows: Sequence[Row], knows: str, attack: str, made_on: str | None, de
         clean = [row for row in rows if (row["attack"], row["defence"], row.get("n", 0)) == (CLEAN, defence, n)]
         points = sorted([*clean[:1], *points], key=lambda row: row["eps"])
         curves.append(_curve(defence, "eps", points))
-    return Panel(knows, attack, made_on or "", n, curves)
+    return Panel(threat_model, attack, source_model or "", n, curves)
 
 
 def _curve(name: str, axis: str, rows: Sequence[Row]) -> Curve:

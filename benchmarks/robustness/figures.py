@@ -43,9 +43,9 @@ CONFUSION_ATTACK, CONFUSION_EPS = "difgsm", (2.0, 6.0)
 CURVES = ("none", "bdr", "sr", "nrp", "jpeg", "median", "nlm", "mdda_strong", "mdda_balanced")
 CONFUSION_DEFENCES = ("bdr", "sr", "nrp", "mdda_balanced")
 TITLES = {
-    "gray": "gray box: knows the network",
+    "gray": "gray-box: knows the network",
     "transfer": "transfer: trains another network",
-    "adaptive": "adaptive: knows network and defence",
+    "adaptive": "white-box adaptive: knows network and defence",
 }
 SPREAD = 0.02  # of the axis, between points of one eps
 EXAMPLES = """\
@@ -95,8 +95,11 @@ def curve_figure(panels: Sequence[figure_data.Panel], labels: Mapping[str, str],
             axes.set_xlim(strengths[0] - len(shown) * step, strengths[0] + len(shown) * step)
         else:
             axes.set_xlim(-step, strengths[-1] + step)
-        made_on = f" on {panel.made_on}" if panel.made_on else ""
-        axes.set_title(f"{TITLES.get(panel.knows, panel.knows)}\n{panel.attack}{made_on}, {panel.n} images", size=8)
+        source_model = f" on {panel.source_model}" if panel.source_model else ""
+        axes.set_title(
+            f"{TITLES.get(panel.threat_model, panel.threat_model)}\n{panel.attack}{source_model}, {panel.n} images",
+            size=8,
+        )
         axes.set_xlabel("eps, grey levels of 255", size=8)
         _tidy(axes)
         if n == 1:

@@ -42,7 +42,7 @@ class Goal:
     name : str
     rows : mapping
         Fields and their values of the rows that it speaks of; it is judged once for each network that the attack was
-        ``made_on``, on the most images.
+        ``source_model``, on the most images.
     measure : callable
         Takes such a row and all rows; None where something is missing that it is compared with.
     least : float
@@ -66,7 +66,7 @@ def value(row: Row, rows: Sequence[Row]) -> Measured:
 
 def lead(row: Row, rows: Sequence[Row]) -> Measured | None:
     """Balanced accuracy above the best competitor's under the same attack on the same images."""
-    same = ("network", "knows", "attack", "made_on", "eps", "n")
+    same = ("network", "threat_model", "attack", "source_model", "eps", "n")
     others = [
         other for other in rows if all(other[key] == row[key] for key in same) and not other["defence"].startswith(OURS)
     ]
@@ -87,8 +87,8 @@ def against_clean(row: Row, rows: Sequence[Row]) -> Measured | None:
     return None
 
 
-def _rows(network: str, knows: str, attack: str, eps: float) -> dict[str, Any]:
-    return {"network": network, "defence": PRESET, "knows": knows, "attack": attack, "eps": eps}
+def _rows(network: str, threat_model: str, attack: str, eps: float) -> dict[str, Any]:
+    return {"network": network, "defence": PRESET, "threat_model": threat_model, "attack": attack, "eps": eps}
 
 
 _GRAY = (("difgsm", 2.0, 0.60), ("pgd10", 4.0, 0.60), ("difgsm", 6.0, 0.40))
@@ -118,15 +118,15 @@ def lines(content: Mapping[str, Any], goals: Sequence[Goal] = GOALS) -> Iterable
         for row in rows:
             if any(row[key] != wanted for key, wanted in goal.rows.items()):
                 continue
-            made_on = row["made_on"]
-            if goal.foreign and made_on in BUILT_IN_MODELS:
+            source_model = row["source_model"]
+            if goal.foreign and source_model in BUILT_IN_MODELS:
                 continue
-            if made_on not in found or row["n"] > found[made_on]["n"]:
-                found[made_on] = row
-        for made_on, row in found.items():
+            if source_model not in found or row["n"] > found[source_model]["n"]:
+                found[source_model] = row
+        for source_model, row in found.items():
             measured = goal.measure(row, rows)
             if measured is not None:
-                name = f"{goal.name}, made on {made_on}" if goal.foreign else goal.name
+                name = f"{goal.name}, made on {source_model}" if goal.foreign else goal.name
                 verdict = "reached" if measured.value >= goal.least - ROUNDING else "NOT reached"
                 yield f"| {name}: at least {_bound(goal)} | {measured.text} | {row['n']} | {verdict} |"
 

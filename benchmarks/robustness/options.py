@@ -97,7 +97,16 @@ def add_run(subparsers: Any, execute: Callable[[argparse.Namespace], int]) -> No
     parser.add_argument(
         "--attacks", type=names(plan.ATTACK_NAMES), metavar="NAMES", help=f"of {', '.join(plan.ATTACK_NAMES)}"
     )
-    parser.add_argument("--knows", type=names(plan.KNOWS), metavar="NAMES", help=f"of {', '.join(plan.KNOWS)}")
+    parser.add_argument(
+        "--threat-model", type=names(plan.THREAT_MODELS), metavar="NAMES", help=f"of {', '.join(plan.THREAT_MODELS)}"
+    )
+    parser.add_argument(  # its former name
+        "--knows",
+        dest="threat_model",
+        type=names(plan.THREAT_MODELS),
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
     parser.add_argument("--eps", type=_eps, metavar="N,N", help="grey levels of 255 (by the plan)")
     parser.add_argument("--defences", type=str, metavar="NAMES", help="only these (all)")
     parser.add_argument(
@@ -128,7 +137,7 @@ def parse(args: argparse.Namespace) -> dict[str, Any]:
         "quick": args.quick,
         "attacks": args.attacks,
         "eps": args.eps,
-        "knows": args.knows,
+        "threat_model": args.threat_model,
         "defences": defences,
         "images": args.images,
         "seed": args.seed,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-KNOWS = ("adaptive", "gray", "transfer", "black")
+THREAT_MODELS = ("adaptive", "gray", "transfer", "black")
 """Who the attacker is, strongest first: knows network and defence; the network; neither, but trains another network;
 neither, but sees the pipeline's scores."""
 
@@ -20,8 +20,8 @@ class Job:
 
     Attributes
     ----------
-    knows : str
-        One of :data:`KNOWS`.
+    threat_model : str
+        One of :data:`THREAT_MODELS`.
     attack : str
     eps : tuple of float
         Grey levels; one set of attacked images each.
@@ -33,7 +33,7 @@ class Job:
         Attacked networks; None is all.
     """
 
-    knows: str
+    threat_model: str
     attack: str
     eps: tuple[float, ...]
     per_class: int | None = None
@@ -122,7 +122,7 @@ def plan(
     attacks: Sequence[str] | None = None,
     eps: Sequence[float] | None = None,
     per_class: int | None = None,
-    knows: Sequence[str] | None = None,
+    threat_model: Sequence[str] | None = None,
 ) -> list[Job]:
     """The jobs of a run, none twice.
 
@@ -132,7 +132,7 @@ def plan(
     Parameters
     ----------
     quick : bool
-    attacks, knows : sequence of str, optional
+    attacks, threat_model : sequence of str, optional
         Only these.
     eps : sequence of float, optional
         Instead of the plan's, for attacks that have an eps.
@@ -142,7 +142,9 @@ def plan(
     jobs = []
     for job in QUICK if quick else FULL:
         if job.attack != CLEAN:
-            if (attacks is not None and job.attack not in attacks) or (knows is not None and job.knows not in knows):
+            if (attacks is not None and job.attack not in attacks) or (
+                threat_model is not None and job.threat_model not in threat_model
+            ):
                 continue
             if eps is not None and job.attack != STICKER:
                 job = replace(job, eps=tuple(eps))

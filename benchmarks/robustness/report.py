@@ -24,17 +24,18 @@ PACKAGES = ("numpy", "torch", "torchattacks", "onnxruntime", "opencv-python-head
 FORMAT = 1
 
 HEAD = (
-    "| network | knows | attack | made on | eps | defence | n | balanced accuracy | melanoma recall | ms |\n"
+    "| network | threat model | attack | source model | eps | defence | n | balanced accuracy | melanoma recall"
+    " | ms |\n"
     "| --- | --- | --- | --- | ---: | --- | ---: | --- | --- | ---: |"
 )
 TITLES = {
     "adaptive": (
-        "Adaptive: the attacker knows the network and the defence",
-        "BPDA, EOT, PGD-50; the identity stands in for the defence, under `pgd50smooth` a blur.",
+        "White-box adaptive: the attacker knows the network and the defence",
+        "BPDA, EOT, PGD-50; straight-through gradient, under `pgd50smooth` that of a blur.",
     ),
-    "gray": ("Gray box: the attacker knows the network, not the defence", ""),
+    "gray": ("Gray-box: the attacker knows the network, not the defence", ""),
     "transfer": ("Transfer: the attacker trains another network", ""),
-    "black": ("Black box: the attacker sees the scores of the whole pipeline", "Square attack, few queries."),
+    "black": ("Black-box: the attacker sees the scores of the whole pipeline", "Square attack, few queries."),
 }
 
 
@@ -56,7 +57,7 @@ def _with_interval(row: Mapping[str, Any], name: str) -> str:
 
 def line(row: Mapping[str, Any]) -> str:
     """One row of the table."""
-    cells = [row["network"], row["knows"], row["attack"], row["made_on"], f"{row['eps']:g}", row["defence"]]
+    cells = [row["network"], row["threat_model"], row["attack"], row["source_model"], f"{row['eps']:g}", row["defence"]]
     cells += [str(row["n"]), _with_interval(row, "balanced_accuracy"), _with_interval(row, "melanoma_recall")]
     return "| " + " | ".join((*cells, f"{row['ms']:.1f}")) + " |"
 
@@ -145,10 +146,10 @@ def result(run: Any, rows: Sequence[dict[str, Any]], command: str) -> dict[str, 
     }
 
 
-def _tables(content: Mapping[str, Any], knows: str) -> Iterable[str]:
+def _tables(content: Mapping[str, Any], threat_model: str) -> Iterable[str]:
     """One table a network: an attack a row, a defence a column."""
     for network in content["networks"]:
-        rows = [row for row in content["rows"] if row["knows"] == knows and row["network"] == network]
+        rows = [row for row in content["rows"] if row["threat_model"] == threat_model and row["network"] == network]
         if not rows:
             continue
         defences = [name for name in content["defences"] if any(row["defence"] == name for row in rows)]
@@ -158,8 +159,8 @@ def _tables(content: Mapping[str, Any], knows: str) -> Iterable[str]:
             yield "| --- | ---: | ---: |" + " --- |" * len(defences)
             for identity in dict.fromkeys(map(_identity, rows)):
                 cells = {row["defence"]: row for row in rows if _identity(row) == identity}
-                attack, n, made_on, eps = identity
-                name = f"{attack} on {made_on}" if knows == "transfer" else attack
+                attack, n, source_model, eps = identity
+                name = f"{attack} on {source_model}" if threat_model == "transfer" else attack
                 values = [_with_interval(cells[d], figure) if d in cells else "" for d in defences]
                 yield f"| {name} | {eps:g} | {n} | " + " | ".join(values) + " |"
 
@@ -171,7 +172,7 @@ def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _judgement(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """What two rows must share for their defences to be compared."""
-    return row["attack"], row["n"], row["made_on"]
+    return row["attack"], row["n"], row["source_model"]
 
 
 def most_harmful(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
@@ -208,11 +209,13 @@ def summary(content: Mapping[str, Any]) -> Iterable[str]:
         yield "| ---: | --- |" + " --- |" * len(TITLES)
         for eps in sorted({row["eps"] for row in rows}):
             worst = {
-                knows: most_harmful([row for row in rows if (row["eps"], row["knows"]) == (eps, knows)])
-                for knows in TITLES
+                threat_model: most_harmful(
+                    [row for row in rows if (row["eps"], row["threat_model"]) == (eps, threat_model)]
+                )
+                for threat_model in TITLES
             }
             for defence in content["defences"]:
-                cells = [_summary_cell(worst[knows].get(defence), clean) for knows in TITLES]
+                cells = [_summary_cell(worst[threat_model].get(defence), clean) for threat_model in TITLES]
                 if any(cells):
                     yield f"| {eps:g} | {content['defences'][defence]['label']} | " + " | ".join(cells) + " |"
 
@@ -263,9 +266,9 @@ def markdown(content: Mapping[str, Any]) -> str:
     reached = goals.table(content)
     if reached:
         lines += ["", "## Goals", "", "Balanced accuracy, in shares of 1; a difference bears its sign.", "", *reached]
-    lines += ["", "## Who knows what", "", SUMMARY_TEXT, *summary(content)]
-    for knows, (title, text) in TITLES.items():
-        tables = list(_tables(content, knows))
+    lines += ["", "## By threat model", "", SUMMARY_TEXT, *summary(content)]
+    for threat_model, (title, text) in TITLES.items():
+        tables = list(_tables(content, threat_model))
         if tables:
             lines += ["", f"## {title}", *(["", text] if text else []), *tables]
     lines += ["", "## Defences", "", "| defence | ms an image | random | source |", "| --- | ---: | --- | --- |"]

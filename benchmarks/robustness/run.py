@@ -22,7 +22,7 @@ class Options:
     quick: bool
     attacks: tuple[str, ...] | None
     eps: tuple[float, ...] | None
-    knows: tuple[str, ...] | None
+    threat_model: tuple[str, ...] | None
     defences: tuple[str, ...] | None
     images: int | None
     seed: int
@@ -51,7 +51,7 @@ class Run:
         keep_freed_memory()
         torch.set_num_threads(chosen.threads)
         self.options = chosen
-        self.jobs = plan.plan(chosen.quick, chosen.attacks, chosen.eps, chosen.images, chosen.knows)
+        self.jobs = plan.plan(chosen.quick, chosen.attacks, chosen.eps, chosen.images, chosen.threat_model)
         self.defences = {
             name: defence
             for name, defence in defences.DEFENCES.items()
@@ -76,8 +76,8 @@ class Run:
         self.progress = Progress(self._units())
         self.maker = Maker(self.cache, chosen.seed, chosen.quick, step=self.progress.step)
 
-    def _has(self, knows: str) -> bool:
-        return any(job.knows == knows for job in self.jobs)
+    def _has(self, threat_model: str) -> bool:
+        return any(job.threat_model == threat_model for job in self.jobs)
 
     def jobs_of(self, name: str) -> list[Any]:
         """The jobs of one network."""
@@ -95,9 +95,9 @@ class Run:
         for name in self.targets:
             for job in self.jobs_of(name):
                 batches = -(-len(self.photos.first(job.per_class)) // BATCH)
-                own = job.knows in ("adaptive", "black")
+                own = job.threat_model in ("adaptive", "black")
                 n_defences = len(self.defences_of(job))
-                n_sets = n_defences if own else len(self.sources[name]) if job.knows == "transfer" else 1
+                n_sets = n_defences if own else len(self.sources[name]) if job.threat_model == "transfer" else 1
                 judged = n_sets if own else n_sets * n_defences
                 attacked = 0 if job.attack == "clean" else 1 if job.attack in ("universal", "sticker") else batches
                 total += len(job.eps) * (n_sets * attacked + judged)
@@ -135,14 +135,14 @@ class Run:
         photos, target = self.photos.first(job.per_class), self.targets[name]
         if job.attack == "clean":
             yield from self._judge(name, job, eps, photos, AttackedSet(photos.images, {}), name)
-        elif job.knows == "transfer":
+        elif job.threat_model == "transfer":
             for source in self.sources[name]:
                 made = self.maker.on_gradient(job.attack, source.network, source.digest, photos, eps)
                 yield from self._judge(name, job, eps, photos, made, source.name)
-        elif job.knows in ("adaptive", "black"):
+        elif job.threat_model in ("adaptive", "black"):
             for defence in self.defences_of(job):
                 with self._pipeline(target, defence) as pipeline:
-                    if job.knows == "adaptive":
+                    if job.threat_model == "adaptive":
                         made = self.maker.through_defence(
                             job.attack, target.twin, target.digest, pipeline, photos, eps, self.random[defence]
                         )
@@ -177,7 +177,7 @@ class Run:
         eps: float,
         photos: Any,
         made: Any,
-        made_on: str,
+        source_model: str,
         defences: Sequence[str] | None = None,
     ) -> Iterable[dict[str, Any]]:
         """Rows of one set of images behind the defences."""
@@ -208,7 +208,7 @@ class Run:
 
             probabilities = self.cache.arrays(key, judge)["probabilities"]
             self.progress.step()
-            identity = f"{name}/{job.knows}/{job.attack}/{made_on}/n{len(photos)}/{eps:g}"
+            identity = f"{name}/{job.threat_model}/{job.attack}/{source_model}/n{len(photos)}/{eps:g}"
             identity += f"/{defence}" if defences else ""
             self.sets[identity] = {
                 "files": made.keys,
@@ -217,15 +217,17 @@ class Run:
             }
             if made.parameters:
                 kind = (
-                    "" if job.knows not in ("adaptive", "black") or self.random[defence] else ", defence without noise"
+                    ""
+                    if job.threat_model not in ("adaptive", "black") or self.random[defence]
+                    else ", defence without noise"
                 )
-                self.parameters.setdefault(f"{job.knows}/{job.attack}{kind}", {})[eps] = made.parameters
+                self.parameters.setdefault(f"{job.threat_model}/{job.attack}{kind}", {})[eps] = made.parameters
             yield {
                 "network": name,
                 "attack": job.attack,
                 "eps": eps,
-                "knows": job.knows,
-                "made_on": made_on,
+                "threat_model": job.threat_model,
+                "source_model": source_model,
                 "defence": defence,
                 **scores(photos.data.targets, probabilities, labels),
                 "ms": self.ms[defence],
