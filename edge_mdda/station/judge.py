@@ -45,6 +45,15 @@ class Judge:
         child = self._child
         return child.pid if child and child.poll() is None else None
 
+    def try_ask(
+        self, request: dict[str, Any], blobs: Sequence[bytes] = ()
+    ) -> tuple[dict[str, Any], list[bytes]] | None:
+        """Like :meth:`ask`, but None at once where the worker is busy."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        self._lock.release()
+        return self.ask(request, blobs)
+
     def ask(self, request: dict[str, Any], blobs: Sequence[bytes] = ()) -> tuple[dict[str, Any], list[bytes]]:
         """The worker's answer to one request.
 

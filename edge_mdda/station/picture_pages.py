@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edge_mdda.errors import ImageError, StationError
@@ -136,7 +136,23 @@ def view(request: Request) -> Response:
     )
 
 
+def look(request: Request, form: FormData) -> Response:
+    """What the checks say of a frame of the live view, in one sentence; the frame is not kept."""
+    frame = form.get("frame")
+    if not isinstance(frame, UploadFile):
+        raise HTTPException(400, "There is no frame in this request.")
+    try:
+        said = station_of(request).judge.try_ask({"do": "look"}, [frame.file.read()])
+    except StationError as error:
+        return JSONResponse({"ok": False, "says": str(error)})
+    if said is None:
+        return JSONResponse({"ok": None, "says": ""})
+    advice = next((check["advice"] for check in said[0]["quality"] if not check["ok"]), "")
+    return JSONResponse({"ok": not advice, "says": advice or "good: take the picture"})
+
+
 ROUTES = [
+    Route("/look", posted(look), methods=["POST"]),
     Route("/lesions/{lesion}/pictures", posted(add_pictures), methods=["POST"]),
     Route("/pictures/{picture}", picture),
     Route("/pictures/{picture}/judge", posted(judge_again), methods=["POST"]),
