@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def rows(root: Path, split: str) -> Iterator[tuple[dict[str, str], Path]]:
 
 def read(path: Path) -> np.ndarray:
     """(h, w, 3) uint8 RGB."""
-    return decode(path)
+    return decode(path.read_bytes())
 
 
 def fit(data: Path) -> None:
@@ -234,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fit(args.data)
         return 0
     with Screener() as screener:
-        report = {
+        report: dict[str, Any] = {
             "model": screener.classifier.manifest.name,
             "spoiled": spoiled_rows(screener, args.data, args.images),
             "no lesion": {name: screener.screen(as_png(x), seed=1).advice.action for name, x in no_lesions().items()},

@@ -31,8 +31,8 @@ def picture() -> np.ndarray:
     with Screener() as screener:
         result = screener.screen(DEMO_IMAGE, SEED)
         manifest = screener.classifier.manifest
-    assert result.purified is not None
-    raw = fit(decode(DEMO_IMAGE), manifest.height, manifest.width, manifest.crop)
+    assert result.purified is not None and result.purify is not None
+    raw = fit(decode(DEMO_IMAGE.read_bytes()), manifest.height, manifest.width, manifest.crop)
     difference = np.clip(128 + GAIN * (result.purified.astype(int) - raw), 0, 255).astype(np.uint8)
     width = GAP + 3 * (PANEL + GAP) + BARS_WIDTH
     canvas = np.full((HEAD + PANEL + FOOT, width, 3), 255, np.uint8)

@@ -12,7 +12,7 @@ Examples
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edge_mdda.silence import hush
 
@@ -26,6 +26,9 @@ NOTICE = "A referral aid, never a diagnosis: a clinician decides."
 _HOMES = {
     "Screener": "edge_mdda.screening",
     "Screening": "edge_mdda.screening",
+    "Advice": "edge_mdda.triage",
+    "Limits": "edge_mdda.files",
+    "Manifest": "edge_mdda.classifier.manifest",
     "Purifier": "edge_mdda.mdda.purifier",
     "MddaParams": "edge_mdda.mdda.params",
     "EdgeMddaError": "edge_mdda.errors",
@@ -34,18 +37,37 @@ _HOMES = {
     "ParamsError": "edge_mdda.errors",
     "PRESETS": "edge_mdda.mdda.params",
     "decode": "edge_mdda.picture.decode",
+    "read_bytes": "edge_mdda.files",
     "open_classifier": "edge_mdda.classifier",
 }
 
 __all__ = ["NOTICE", "__version__", *_HOMES]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'edge_mdda' has no attribute '{name}'")
-    from importlib import import_module
+if TYPE_CHECKING:  # a type checker sees every public name with its type, and no others
+    from edge_mdda.classifier import open_classifier as open_classifier
+    from edge_mdda.classifier.manifest import Manifest as Manifest
+    from edge_mdda.errors import EdgeMddaError as EdgeMddaError
+    from edge_mdda.errors import ImageError as ImageError
+    from edge_mdda.errors import ModelError as ModelError
+    from edge_mdda.errors import ParamsError as ParamsError
+    from edge_mdda.files import Limits as Limits
+    from edge_mdda.files import read_bytes as read_bytes
+    from edge_mdda.mdda.params import PRESETS as PRESETS
+    from edge_mdda.mdda.params import MddaParams as MddaParams
+    from edge_mdda.mdda.purifier import Purifier as Purifier
+    from edge_mdda.picture.decode import decode as decode
+    from edge_mdda.screening import Screener as Screener
+    from edge_mdda.screening import Screening as Screening
+    from edge_mdda.triage import Advice as Advice
+else:
 
-    return getattr(import_module(_HOMES[name]), name)
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'edge_mdda' has no attribute '{name}'")
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

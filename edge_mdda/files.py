@@ -25,6 +25,9 @@ OTHER_PICTURES = (
 )  # fmt: skip
 """Pictures that are not read, lower case; in a folder each is named, so that no lesion is passed over in silence."""
 
+Content = bytes | bytearray | memoryview
+"""A file's content in memory."""
+
 READ_STEP = 1 * MIB  # bytes asked for at a time
 
 

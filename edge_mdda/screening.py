@@ -16,7 +16,7 @@ from edge_mdda import NOTICE, __version__
 from edge_mdda.classifier import Classifier, open_classifier
 from edge_mdda.digest import sha256
 from edge_mdda.errors import ParamsError
-from edge_mdda.files import Limits, read_bytes
+from edge_mdda.files import Content, Limits, read_bytes
 from edge_mdda.mdda.kernels import backend
 from edge_mdda.mdda.params import MAX_DRAWS, PRESETS
 from edge_mdda.mdda.seeds import MASK_64, fresh_seed
@@ -182,12 +182,12 @@ class Screener:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def screen(self, source: str | os.PathLike[str] | bytes, seed: int | None = None, name: str = "-") -> Screening:
+    def screen(self, source: str | os.PathLike[str] | Content, seed: int | None = None, name: str = "-") -> Screening:
         """Screen one image.
 
         Parameters
         ----------
-        source : path or bytes
+        source : path, bytes, bytearray or memoryview
             An image file or its content.
         seed : int, optional
             Seed of the purifier, 0 to 2**64 - 1. Default: fresh from the operating system.
@@ -200,6 +200,10 @@ class Screener:
             The image cannot be read; one line.
         ModelError
             The model cannot run.
+        ParamsError
+            The seed is out of its range.
+        TypeError
+            The source is neither a path nor bytes.
         """
         import numpy as np
 
@@ -208,10 +212,12 @@ class Screener:
 
         manifest = self.classifier.manifest
         start = time.perf_counter()
-        if isinstance(source, bytes):
-            content = source
-        else:
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            content = bytes(source)
+        elif isinstance(source, (str, os.PathLike)):
             content, name = read_bytes(source, self.limits), os.fspath(source)
+        else:  # a number would be taken for an open file's
+            raise TypeError(f"screen: expected a path or the bytes of a picture, got {type(source).__name__}")
         picture = decode(content, self.limits)
         pixels_there = time.perf_counter()
         stored_size = picture.shape[:2]

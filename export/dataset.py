@@ -123,10 +123,10 @@ def decode_all(data: LabelledImages, height: int, width: int, crop: str = "squee
 
 def iter_images(data: LabelledImages, height: int, width: int, crop: str = "squeeze") -> Iterator[np.ndarray]:
     """Yield each image as ``(height, width, 3)`` uint8 RGB; DatasetError names a file that cannot be read."""
-    from edge_mdda.picture.decode import decode, fit
+    from edge_mdda.picture.decode import decode, fit, read_bytes
 
     for path in data.paths:
         try:
-            yield fit(decode(path), height, width, crop)
+            yield fit(decode(read_bytes(path)), height, width, crop)
         except ImageError as error:
             raise DatasetError(f"{path}: {error}") from error

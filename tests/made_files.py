@@ -63,10 +63,10 @@ def off_by(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(a.astype(int) - b).max())
 
 
-def refusal(source: object, limits: Limits = files.DEFAULT_LIMITS) -> str:
-    """The message of a refusal, after checking that it is one line with a cause and an advice."""
+def refusal(source: bytes | str | Path, limits: Limits = files.DEFAULT_LIMITS) -> str:
+    """The message of a refusal of a content or file, after checking that it is one line with a cause and an advice."""
     with pytest.raises(ImageError) as caught:
-        decode(source, limits)  # type: ignore[arg-type]
+        decode(source if isinstance(source, bytes) else files.read_bytes(source, limits), limits)
     message = str(caught.value)
     assert message and "\n" not in message and ": " in message
     return message

@@ -42,9 +42,7 @@ def test_built_in_model_gives_distributions_that_depend_on_the_image():
 def test_built_in_model_is_int8_and_small():
     assert built_in().stat().st_size < 4_500_000
     pytest.importorskip("onnx")
-    from export.convert.quantise import int8_share
-
-    n_int8, n_layers = int8_share(built_in().read_bytes())
+    n_int8, n_layers = tiny_models.int8_share(built_in().read_bytes())
     assert n_layers > 40
     assert n_int8 >= n_layers - 3
 

@@ -137,9 +137,9 @@ def test_save_purified_writes_what_the_classifier_saw(tmp_path):
     answer = json.loads(result.stdout)
     (written,) = (tmp_path / "new").iterdir()
     assert written.name == f"demo-synthetic-{answer['sha256'][:8]}.purified.png"
-    picture = cv2.resize(decode(DEMO_IMAGE), (224, 224), interpolation=cv2.INTER_AREA)
+    picture = cv2.resize(decode(DEMO_IMAGE.read_bytes()), (224, 224), interpolation=cv2.INTER_AREA)
     expected = Purifier(224, 224, PRESETS["balanced"]).purify(picture, 9)
-    np.testing.assert_array_equal(decode(written), expected)
+    np.testing.assert_array_equal(decode(written.read_bytes()), expected)
 
 
 def test_save_purified_into_a_file_is_one_line(tmp_path):
@@ -154,8 +154,8 @@ def test_purify_keeps_the_size_and_replays(tmp_path):
         result = run("purify", DEMO_IMAGE, tmp_path / name, "--preset", "mild", "--seed", 5)
         assert result.returncode == 0, result.stderr
         assert "seed 5" in result.stdout
-    first, second = (decode(tmp_path / name) for name in ("1.png", "2.png"))
-    picture = decode(DEMO_IMAGE)
+    first, second = (decode((tmp_path / name).read_bytes()) for name in ("1.png", "2.png"))
+    picture = decode(DEMO_IMAGE.read_bytes())
     assert first.shape == picture.shape
     np.testing.assert_array_equal(first, second)
     assert 0.2 < np.abs(first.astype(int) - picture).mean() < 8
@@ -272,3 +272,24 @@ def test_version_is_the_package_version():
     from edge_mdda import __version__
 
     assert run("--version").stdout.strip() == f"edge-mdda {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "/etc/edge-mdda/keys"), "/etc/edge-mdda/keys: Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("something odd"), "something odd"),
+    ],
+)
+def test_an_os_error_of_a_command_is_not_told_as_standard_output(error, line, monkeypatch, capsys):
+    from edge_mdda.cli import main as command_line
+    from edge_mdda.cli import selftest
+
+    def broken(args: object) -> int:
+        raise error
+
+    monkeypatch.setattr(selftest, "_run_selftest", broken)
+    assert command_line.main(["selftest"]) == 1
+    said = capsys.readouterr().err
+    assert said == f"edge-mdda: error: {line}\n"

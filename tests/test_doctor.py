@@ -218,6 +218,25 @@ def test_a_model_that_is_not_there_is_a_finding(tmp_path):
     assert findings.models[".tflite"] == tmp_path / "none.tflite"
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "cause"),
+    [("EDGE_MDDA_MODELS", "/nonexistent", "cannot be read"), ("EDGE_MDDA_RUNTIME", "abacus", "must be one of")],
+)
+def test_a_wrong_setting_is_a_finding_beside_all_others(setting, value, cause):
+    """What is wrong with the models must not keep the doctor from telling the rest."""
+    table = edge_mdda("doctor", **{setting: value})
+    assert (table.returncode, table.stderr) == (1, "")
+    assert "NOT fit to screen" in table.stdout
+    assert {"numpy", "memory", "kernels"} <= {word for line in table.stdout.splitlines() for word in line.split()[1:2]}
+    answer = json.loads(edge_mdda("doctor", "--json", **{setting: value}).stdout)
+    by_name = {finding["name"]: finding for finding in answer["findings"]}
+    assert answer["fit"] is False
+    assert by_name["numpy"]["status"] == OK
+    assert by_name["screening"]["status"] == FAILED
+    assert cause in by_name["model"]["value"]
+    assert setting in by_name["model"]["value"]
+
+
 class Terminal:
     """A stream that says it is a terminal."""
 

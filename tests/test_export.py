@@ -261,7 +261,7 @@ def test_the_demo_picture_is_what_the_code_draws():
     from edge_mdda.picture.decode import decode
 
     assert DEMO_IMAGE.stat().st_size < 200_000
-    stored = decode(DEMO_IMAGE)
+    stored = decode(DEMO_IMAGE.read_bytes())
     assert np.abs(stored.astype(int) - draw()).mean() < 3  # JPEG loss only
 
 

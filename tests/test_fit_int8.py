@@ -123,8 +123,7 @@ def int8_file(checkpoint: Path, ranges: dict) -> bytes:
 def test_the_int8_file_computes_the_same(network, student, ranges, images, tmp_path):
     """All but the order of summation, which moves a value to the next step here and there."""
     from edge_mdda.classifier.onnx import OnnxClassifier
-    from export.convert.quantise import int8_share
-    from tests.tiny_models import manifest_for
+    from tests.tiny_models import int8_share, manifest_for
 
     save_checkpoint(tmp_path / "c.pt", {"labels": list(CLASSES), "ema": student.to_network().state_dict()})
     content = int8_file(tmp_path / "c.pt", ranges)

@@ -236,3 +236,27 @@ def test_minutes_are_for_the_main_run_alone():
     assert plan().case.seconds == 10
     short = plan("--calls", "7", "--sweep=presets,threads")
     assert (short.case.calls, short.sweep_case.calls, short.sweep) == (7, 7, ("presets", "threads"))
+
+
+def test_the_boards_settings_are_what_is_measured(monkeypatch):
+    """The service on a board runs with them; a report of another configuration would mislead."""
+    from edge_mdda.cli.main import build_parser
+    from edge_mdda.cli.profile import _plan
+
+    monkeypatch.setenv("EDGE_MDDA_THREADS", "3")
+    monkeypatch.setenv("EDGE_MDDA_PRESET", "strong")
+    case = _plan(build_parser().parse_args(["profile"])).case
+    assert (case.threads, case.preset) == (3, "strong")
+    case = _plan(build_parser().parse_args(["profile", "--threads", "2", "--preset", "off"])).case
+    assert (case.threads, case.preset) == (2, "off")
+    for wrong in ({"EDGE_MDDA_THREADS": "many"}, {"EDGE_MDDA_PRESET": "heroic"}):
+        done = edge_mdda("profile", "--calls", 1, **wrong)
+        assert done.returncode == 2
+        assert next(iter(wrong.values())) in done.stderr
+
+
+def test_models_that_are_not_there_are_one_line():
+    done = edge_mdda("profile", "--calls", 1, EDGE_MDDA_MODELS="/nonexistent")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "/nonexistent" in done.stderr

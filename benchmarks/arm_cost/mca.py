@@ -39,11 +39,6 @@ class Loop:
         """Bytes that one iteration stores."""
         return sum(_bytes(*match.groups()) for match in map(_STORE.match, self.instructions) if match)
 
-    @property
-    def is_vector(self) -> bool:
-        """Whether it computes on four floats or integers at a time."""
-        return sum(".4s" in line for line in self.instructions) >= len(self.instructions) // 4
-
 
 def _bytes(name: str, operands: str) -> int:
     """What one store instruction writes."""

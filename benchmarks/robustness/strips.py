@@ -77,7 +77,7 @@ def attacked_demo(network: nn.Module) -> np.ndarray:
     from benchmarks.robustness.attacks import ATTACKS, attack_images, to_tensor
     from benchmarks.robustness.cache import key_of
 
-    clean = fit(decode(DEMO_IMAGE), SIDE, SIDE, "squeeze")[None]
+    clean = fit(decode(DEMO_IMAGE.read_bytes()), SIDE, SIDE, "squeeze")[None]
     with torch.no_grad():
         seen = network(to_tensor(clean)).argmax(1).numpy()
     attack = ATTACKS[DEMO_ATTACK]

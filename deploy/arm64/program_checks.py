@@ -43,7 +43,7 @@ def kernels(bench: Bench) -> Iterator[Result]:
     from edge_mdda.models import DEMO_IMAGE
     from edge_mdda.picture.decode import decode, fit, write_png
 
-    demo = fit(decode(DEMO_IMAGE), 224, 224, "squeeze")
+    demo = fit(decode(DEMO_IMAGE.read_bytes()), 224, 224, "squeeze")
     height, width = ODD_SIZE
     cases = [(preset, demo) for preset in PRESETS] + [(PRESET, demo[:height, :width].copy())]
     for preset, picture in cases:
@@ -54,7 +54,8 @@ def kernels(bench: Bench) -> Iterator[Result]:
         if done.status:
             yield judged(name, False, "no purified picture", done)
         else:
-            yield _compared(name, done, picture, decode(bench.exchange / "out.png"), _purified(picture, preset))
+            purified = decode((bench.exchange / "out.png").read_bytes())
+            yield _compared(name, done, picture, purified, _purified(picture, preset))
 
 
 def _purified(picture: np.ndarray, preset: str) -> np.ndarray:

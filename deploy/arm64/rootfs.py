@@ -33,7 +33,6 @@ MERGED = ("bin", "lib", "sbin")
 FOLDERS = ("dev", "proc", "run", "sys", "tmp", "root", "home", "etc")
 LEFT_OUT = ("./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./usr/share/info", "./usr/share/lintian")
 BUILD_TIMEOUT_S = 900
-DOWNLOAD_ATTEMPTS = 3
 
 
 def wanted_packages(python: str) -> list[str]:

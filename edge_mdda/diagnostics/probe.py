@@ -32,7 +32,7 @@ def _opencv(model: str | None) -> dict[str, Any]:
     from edge_mdda.models import DEMO_IMAGE
     from edge_mdda.picture.decode import decode, fit
 
-    picture = decode(DEMO_IMAGE)
+    picture = decode(DEMO_IMAGE.read_bytes())
     return {"version": cv2.__version__, "shape": fit(picture, SIDE, SIDE, "squeeze").shape}
 
 

@@ -154,7 +154,7 @@ class Purifier:
 
         Raises
         ------
-        ValueError
+        ParamsError
             Wrong shape, type or seed.
         """
         rgb = self._checked(rgb)
@@ -320,7 +320,7 @@ class Purifier:
         expected = (self.height, self.width, CHANNELS)
         if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.shape != expected:
             got = f"{rgb.dtype} {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
-            raise ValueError(f"rgb: expected uint8 {expected}, got {got}")
+            raise ParamsError(f"rgb: expected uint8 {expected}, got {got}")
         # The kernels are compiled for writable arrays; np.frombuffer and others give read-only ones.
         return np.require(rgb, requirements=("C", "W"))
 

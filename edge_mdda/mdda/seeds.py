@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 import os
 
+from edge_mdda.errors import ParamsError
+
 SEED_BITS = 53  # every seed is exact in any JSON reader
 MASK_32 = 0xFFFFFFFF
 MASK_64 = 0xFFFFFFFFFFFFFFFF
@@ -20,7 +22,7 @@ def seed_keys(seed: int) -> tuple[int, int]:
 
     Raises
     ------
-    ValueError
+    ParamsError
         It is no whole number from 0 to 2**64 - 1.
     """
     try:
@@ -28,7 +30,7 @@ def seed_keys(seed: int) -> tuple[int, int]:
     except TypeError:
         z = -1
     if not 0 <= z <= MASK_64:
-        raise ValueError(f"seed: expected a whole number from 0 to 2**64 - 1, got {seed!r}")
+        raise ParamsError(f"seed: expected a whole number from 0 to 2**64 - 1, got {seed!r}")
     z = (z + 0x9E3779B97F4A7C15) & MASK_64
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK_64

@@ -13,7 +13,16 @@ import struct
 from typing import TYPE_CHECKING
 
 from edge_mdda.errors import DamagedImageError, ImageError, ImageTooLargeError, UnsupportedImageError
-from edge_mdda.files import DEFAULT_LIMITS, Limits, from_os, read_bytes, read_stream, replace_file, too_many_bytes
+from edge_mdda.files import (
+    DEFAULT_LIMITS,
+    Content,
+    Limits,
+    from_os,
+    read_bytes,
+    read_stream,
+    replace_file,
+    too_many_bytes,
+)
 from edge_mdda.picture.codec_stderr import quiet_codecs
 from edge_mdda.picture.headers import Header, read_header
 
@@ -42,7 +51,7 @@ LEFT_OVER = re.compile(rb"(\d+) extraneous bytes before marker 0x(?:c4|d9|da)")
 PADDING_BYTES = 16  # bytes left over that are taken for a camera's padding
 
 
-def decode(source: bytes | str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
+def decode(content: Content, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
     """Decode a JPEG, PNG, WebP, BMP or TIFF picture.
 
     The EXIF orientation is applied, transparency is composited on white, 16-bit samples are scaled to 8 bits, and
@@ -50,8 +59,8 @@ def decode(source: bytes | str | os.PathLike[str], limits: Limits = DEFAULT_LIMI
 
     Parameters
     ----------
-    source : bytes, str or os.PathLike
-        The contents of a file, or a path to read them from.
+    content : bytes, bytearray or memoryview
+        The whole content of a file; :func:`read_bytes` reads one.
     limits : Limits
         Checked before anything is decoded.
 
@@ -63,10 +72,15 @@ def decode(source: bytes | str | os.PathLike[str], limits: Limits = DEFAULT_LIMI
     Raises
     ------
     ImageError
-        Cannot be read, is too large, damaged or not supported; one of the subclasses says which.
+        Too large, damaged or not supported; one of the subclasses says which.
+    TypeError
+        Not bytes.
     """
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        got = type(content).__name__
+        raise TypeError(f"decode: expected the bytes of a picture, got {got}: read a file with read_bytes(path)")
     try:
-        data = source if isinstance(source, bytes) else read_bytes(source, limits)
+        data = bytes(content)
         return _decode_rgb(data, check_header(data, limits))
     except MemoryError:
         raise ImageTooLargeError("not enough memory to decode the image: shrink it, or close other programs") from None

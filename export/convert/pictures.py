@@ -95,12 +95,12 @@ def limited(pictures: Pictures, most: int | None, seed: int) -> Pictures:
 
 def decode_to(pictures: Pictures, height: int, width: int, crop: str) -> np.ndarray:
     """``(n, height, width, 3)`` uint8 RGB through the board's own reader; DatasetError names a bad file."""
-    from edge_mdda.picture.decode import decode, fit
+    from edge_mdda.picture.decode import decode, fit, read_bytes
 
     out = np.empty((len(pictures), height, width, 3), np.uint8)
     for row, path in zip(out, pictures.paths, strict=True):
         try:
-            row[:] = fit(decode(path), height, width, crop)
+            row[:] = fit(decode(read_bytes(path)), height, width, crop)
         except ImageError as error:
             raise DatasetError(f"{path}: {error}") from error
     return out

@@ -91,14 +91,3 @@ def int8_onnx(
         onnx.save(model, floating)
         quantise_onnx(floating, quantised, feeds, symmetric=symmetric, float_first=float_first, ranges=ranges)
         return onnx.load(quantised)
-
-
-def int8_share(model: bytes) -> tuple[int, int]:
-    """``(convolutions and matrix products with int8 weights, all of them)`` of an ONNX file."""
-    import onnx
-
-    graph = onnx.load_from_string(model).graph
-    int8_values = {t.name for t in graph.initializer if t.data_type == onnx.TensorProto.INT8}
-    dequantised = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in int8_values}
-    layers = [n for n in graph.node if n.op_type in ("Conv", "Gemm", "MatMul")]
-    return sum(n.input[1] in dequantised for n in layers), len(layers)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_VARIABLE = "EDGE_MDDA_TFLITE_ENV"
 PINS = ("torch==2.13.0", "litert-torch==0.10.0", "ai-edge-quantizer==0.10.0", "ai-edge-litert==2.3.0")
-WEIGHT_SCALES = ("minmax", "octav")
 TIME_LIMIT = 3600  # seconds of one conversion
 WORKER = Path(__file__).with_name("tflite_worker.py")
 PROBE = "import litert_torch, ai_edge_quantizer, ai_edge_litert"

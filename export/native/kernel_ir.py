@@ -16,8 +16,6 @@ from typing import Any
 
 from edge_mdda.mdda.kernels.native import argument_types
 
-NUMBA_TYPES = {"f4": "float32", "u1": "uint8", "u4": "uint32", "i4": "int32", "i8": "int64"}
-
 
 def c_function(name: str, signature: str, function: Callable[..., Any]) -> str:
     """IR of one kernel behind a C interface: each array is a pointer and its shape, each scalar itself.

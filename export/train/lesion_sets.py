@@ -85,7 +85,7 @@ def _target(row: dict[str, str], root: Path) -> int:
 def _box(mask: Path) -> tuple[float, float, float, float]:
     if not mask.exists():
         return WHOLE
-    there = decode(mask)[..., 0] > HALF
+    there = decode(mask.read_bytes())[..., 0] > HALF
     if not there.any():
         return WHOLE
     rows, columns = np.flatnonzero(there.any(1)), np.flatnonzero(there.any(0))

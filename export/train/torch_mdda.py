@@ -65,7 +65,7 @@ class Schedule:
             n_blocks=params.n_blocks,
             sigma=each(params.sigma, params.n_blocks),
             lam=each(params.lam, n),
-            aggregate=tuple(params.aggregation),
+            aggregate=params.aggregation,
             output=tuple(w / total for w in params.output_weights),
             smoothing=params.smoothing,
         )
