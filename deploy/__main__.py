@@ -15,7 +15,7 @@ from pathlib import Path
 
 from deploy.arm64.command import add_command as add_arm64_test
 from deploy.errors import DeployError
-from edge_mdda.errors import EdgeMddaError
+from export import command_line
 
 EXAMPLES = """\
 examples:
@@ -150,18 +150,7 @@ def _bundle(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    args = build_parser().parse_args(argv)
-    try:
-        return args.run(args)
-    except EdgeMddaError as error:
-        print(f"deploy: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"deploy: {error.filename or 'error'}: {error.strerror or error}", file=sys.stderr)
-    except ImportError as error:
-        print(f"deploy: {error.name} is not installed; run: pip install -e '.[deploy]'", file=sys.stderr)
-    except KeyboardInterrupt:
-        return 130
-    return 1
+    return command_line.run("deploy", build_parser(), argv)
 
 
 if __name__ == "__main__":

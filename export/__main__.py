@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.mdda.params import PRESETS
-from export import signing
+from export import command_line, signing
 from export.convert import command as conversion
 from export.dataset import SPLITS
 from export.options import HardenOptions, Int8Options, TrainOptions
@@ -299,19 +299,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    args = build_parser().parse_args(argv)
-    args.argv = sys.argv[1:] if argv is None else list(argv)
-    try:
-        return args.run(args)
-    except EdgeMddaError as error:
-        print(f"export: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"export: {error.filename or 'error'}: {error.strerror or error}", file=sys.stderr)
-    except ImportError as error:
-        print(f"export: {error.name} is not installed; run: pip install -e '.[export]'", file=sys.stderr)
-    except KeyboardInterrupt:
-        return 130
-    return 1
+    return command_line.run("export", build_parser(), argv)
 
 
 if __name__ == "__main__":

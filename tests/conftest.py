@@ -206,3 +206,33 @@ def manager(tmp_path: Path):
     made = Manager(tmp_path / "notify")
     yield made
     made.socket.close()
+
+
+# -- attacks on a tiny network ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    """A tiny network gains nothing from more threads, and loses a lot on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tiny(network):
+    """A tiny network of the class scores of pixels, in evaluation mode."""
+    from tiny_attacked import TinyPixels
+
+    return TinyPixels(network).eval()
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """Drawn pictures with classes, as the robustness study holds photographs."""
+    from tiny_attacked import drawn_photographs
+
+    return drawn_photographs()

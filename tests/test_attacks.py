@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("torchattacks")
 
-from tiny_attacked import EPS, N, TinyClassifier, TinyPixels, accuracy, drawn_photographs, with_noise  # noqa: E402
+from tiny_attacked import EPS, N, TinyClassifier, accuracy, with_noise  # noqa: E402
 from torch import nn  # noqa: E402
 
 from benchmarks.robustness import adaptive, black_box, defences, plan, sticker, universal  # noqa: E402
@@ -23,24 +23,7 @@ from benchmarks.robustness.pipeline import Pipeline  # noqa: E402
 from export.dataset import LabelledImages  # noqa: E402
 from export.metrics import balanced_accuracy  # noqa: E402
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The tiny network gains nothing from more, and loses a lot on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny(network):
-    return TinyPixels(network).eval()
-
-
-@pytest.fixture(scope="module")
-def photos() -> Photographs:
-    return drawn_photographs()
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 # -- attacks ------------------------------------------------------------------------------------------------

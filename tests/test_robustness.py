@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("torchattacks")
 
-from tiny_attacked import EPS, TinyPixels, drawn_photographs  # noqa: E402
+from tiny_attacked import EPS  # noqa: E402
 
 from benchmarks.robustness import adaptive, images, networks, pipeline, sets  # noqa: E402
 from benchmarks.robustness.__main__ import main  # noqa: E402
@@ -25,7 +25,6 @@ from benchmarks.robustness.attacks import to_tensor  # noqa: E402
 from benchmarks.robustness.cache import Cache, hash_code, key_of, load_images, seed_of, versions_of  # noqa: E402
 from benchmarks.robustness.defences import DEFENCES  # noqa: E402
 from benchmarks.robustness.errors import RobustnessError  # noqa: E402
-from benchmarks.robustness.images import Photographs  # noqa: E402
 from benchmarks.robustness.networks import Twin  # noqa: E402
 from benchmarks.robustness.run import Options, Run  # noqa: E402
 from benchmarks.robustness.sets import Maker  # noqa: E402
@@ -37,23 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {"network", "attack", "eps", "threat_model", "defence", "balanced_accuracy", "melanoma_recall", "ms"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The tiny network gains nothing from more, and loses a lot on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tiny(network):
-    return TinyPixels(network).eval()
-
-
-@pytest.fixture(scope="module")
-def photos() -> Photographs:
-    return drawn_photographs()
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 # -- networks -----------------------------------------------------------------------------------------------

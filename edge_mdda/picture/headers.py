@@ -3,6 +3,9 @@
 Only the standard library is used, so a picture that must be refused (too many pixels, cut off, not a picture) costs
 neither the memory of a decoder nor that of numpy.  Every loop is bounded by the file's length or by a constant below,
 and every refusal is an :class:`~edge_mdda.errors.ImageError` whose text is one line: the cause, then what to do.
+
+By hand, because Pillow, which knows these headers too, adds 5 MB and 0.1 s to every screening (Python 3.11, x86_64) and
+decodes what is cut off without a word.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Plots as inline SVG: no script, no network, readable in grey on paper."""
+"""Plots as inline SVG: no script, no network, readable in grey on paper.
+
+By hand, because a board that only screens has no plotting library: Matplotlib costs 55 MB and 1.4 s to import
+(Python 3.11, x86_64), beside its 30 MB of packages in every bundle.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Messages to the service manager: ready, alive, what is going on. sd_notify(3) without its library.
 
+By hand, because the protocol is one datagram, and python-systemd needs a C compiler and headers on the board.
+
 A watchdog that a thread of its own keeps quiet says nothing about the work. This one is fed by the loop that does it:
 a classifier that hangs stops the feeding, and the service manager starts the service again.
 """
