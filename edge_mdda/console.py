@@ -16,12 +16,12 @@ def colour_wanted(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def bar(share: float, stream: TextIO, empty: bool = True) -> str:
-    """A bar of ``BAR_CELLS`` cells, without its empty part if so wanted; ASCII where the stream knows no blocks."""
+def bar(share: float, stream: TextIO, empty: bool = True, most: int = BAR_CELLS) -> str:
+    """A bar of ``most`` cells, without its empty part if so wanted; ASCII where the stream knows no blocks."""
     encoding = (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "")
     full, blank = ("█", "·") if encoding.startswith("utf") else ("#", ".")
-    cells = round(share * BAR_CELLS)
-    return full * cells + (blank * (BAR_CELLS - cells) if empty else "")
+    cells = round(share * most)
+    return full * cells + (blank * (most - cells) if empty else "")
 
 
 def printable(text: str) -> str:

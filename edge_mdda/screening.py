@@ -74,6 +74,11 @@ class Screening:
     quality: tuple[dict[str, Any], ...] = ()
     """The checks of the picture: name, value, threshold, ok, advice; see :mod:`edge_mdda.picture.quality`."""
 
+    patient: str | None = None
+    """Who it is, what it is, and a remark, as the caller names them; the program makes nothing of them."""
+    lesion: str | None = None
+    note: str | None = None
+
     @property
     def label(self) -> str:
         """Most probable class."""
@@ -106,6 +111,9 @@ class Screening:
             "quality": list(self.quality),
             "size": list(self.size),
             "seen": None if self.seen is None else list(self.seen),
+            "patient": self.patient,
+            "lesion": self.lesion,
+            "note": self.note,
             "time": self.time,
             "version": __version__,
             "timings_ms": {name: round(value, 3) for name, value in self.timings_ms.items()},

@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from edge_mdda.errors import ImageError
+from edge_mdda.cli.hints import did_you_mean, file_hint
+from edge_mdda.errors import ImageError, ModelError, UnreadableImageError
 from edge_mdda.files import Limits, read_bytes, read_stream
 from edge_mdda.mdda.params import MAX_DRAWS, PRESETS
 
@@ -26,7 +27,13 @@ MODEL_HELP = (
 PROVIDER_HELP = "what ONNX Runtime runs on; auto: the fastest that loads (%(default)s)"
 THREADS_SETTING, PRESET_SETTING = "EDGE_MDDA_THREADS", "EDGE_MDDA_PRESET"  # what a board's configuration sets
 NO_MEMORY = "not enough memory: try a smaller image or fewer threads, or close other programs"
+MAX_REMARK = 500  # characters
 MAX_PIXELS, MAX_BYTES = 40_000_000, 32 * 2**20  # of a picture, by default
+
+
+def stop(parser: argparse.ArgumentParser, cause: str) -> NoReturn:
+    """End with the status of wrong usage and one line; with a whole usage before it a hint would not be read."""
+    parser.exit(EXIT_USAGE, f"{parser.prog}: error: {cause}\n")
 
 
 def number(low: float, high: float, unit: int = 1) -> Callable[[str], int]:
@@ -48,7 +55,17 @@ def number(low: float, high: float, unit: int = 1) -> Callable[[str], int]:
 def preset(text: str) -> str:
     """An argparse type: the name of a preset; argparse does not hold a default against ``choices``."""
     if text not in PRESETS:
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(PRESETS)}, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected one of {', '.join(PRESETS)}, got {text!r}{did_you_mean(text, PRESETS)}"
+        )
+    return text
+
+
+def remark(text: str) -> str:
+    """An argparse type: a line of text that a person gave, to be carried along."""
+    text = text.strip()
+    if not text or len(text) > MAX_REMARK or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"expected one line of 1 to {MAX_REMARK} printable characters, got {text!r}")
     return text
 
 
@@ -142,7 +159,12 @@ def read_picture(source: str, allowed: Limits) -> bytes:
         raise ImageError("standard input is closed: pass an image through a pipe or name a file")
     if source != "-" and os.path.isdir(source):
         raise ImageError("this folder holds no images: name another, or a file")
-    return read_stream(sys.stdin.buffer, allowed) if source == "-" else read_bytes(source, allowed)
+    if source == "-":
+        return read_stream(sys.stdin.buffer, allowed)
+    try:
+        return read_bytes(source, allowed)
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"{error}{file_hint(source)}") from error
 
 
 def open_screener(args: argparse.Namespace) -> Screener:
@@ -151,9 +173,21 @@ def open_screener(args: argparse.Namespace) -> Screener:
         args.parser.error("--draws needs --purify on or both")
     from edge_mdda.screening import Screener
 
-    screener = Screener(
-        args.model, args.runtime, args.purify, args.preset, args.threads, limits(args), args.provider, args.draws
-    )
-    if args.provider != "cpu" and not args.json:  # JSON has it in every line
+    try:
+        screener = Screener(
+            args.model, args.runtime, args.purify, args.preset, args.threads, limits(args), args.provider, args.draws
+        )
+    except ModelError as error:
+        raise ModelError(f"{error}{_model_hint(args.model)}") from error
+    if args.provider != "cpu" and not (args.json or getattr(args, "csv", False)):  # these have it in every line
         print(f"edge-mdda: the model runs on {screener.classifier.runtime}", file=sys.stderr)
     return screener
+
+
+def _model_hint(model: Path | None) -> str:
+    """A hint for a model that is not there, or nothing."""
+    from edge_mdda.classifier import BUILT_IN_MODELS
+
+    if model is None or str(model) in BUILT_IN_MODELS or os.path.lexists(model):
+        return ""
+    return did_you_mean(str(model), BUILT_IN_MODELS, before="; ") or file_hint(str(model))

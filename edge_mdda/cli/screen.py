@@ -8,12 +8,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_mdda import NOTICE
-from edge_mdda.cli.answers import print_screening, print_summary
-from edge_mdda.cli.options import EXIT_FAILED, EXIT_OK, NO_MEMORY, limits, open_screener, read_picture
+from edge_mdda.cli.answers import NO_ADVICE, Told, print_screening, print_summary, print_urgent_first
+from edge_mdda.cli.csv_table import CsvTable
+from edge_mdda.cli.options import EXIT_FAILED, EXIT_OK, NO_MEMORY, limits, open_screener, read_picture, remark, stop
 from edge_mdda.console import Progress, complain
 from edge_mdda.errors import ImageError
 from edge_mdda.files import IMAGE_SUFFIXES, OTHER_PICTURES
@@ -26,7 +28,10 @@ EXAMPLES = """\
 examples:
   edge-mdda screen --demo                        the built-in drawn picture
   edge-mdda screen lesion.jpg                    one photograph
-  edge-mdda screen --json visit/ > visit.jsonl   a folder, one JSON object a line
+  edge-mdda screen visit/                        a folder; at its end the most urgent first
+  edge-mdda screen --json visit/ > visit.jsonl   a folder, one JSON object a line, in its order
+  edge-mdda screen --csv visit/ > visit.csv      the same as a table, with what could not be judged
+  edge-mdda screen --patient P17 --lesion back-3 mole.jpg    whose it is stands in the answer
   camera-still | edge-mdda screen -              an image on standard input
   edge-mdda screen --seed 7 lesion.jpg           replay a result exactly
   edge-mdda screen --draws 8 lesion.jpg          average eight purifications, and say how much they differ
@@ -53,7 +58,11 @@ def add_command(commands: Any, parents: Sequence[argparse.ArgumentParser]) -> No
     )
     screen.add_argument("--demo", action="store_true", help="screen the built-in synthetic picture")
     screen.add_argument("--save-purified", type=Path, metavar="DIR", help="also write what the purifier left, as PNG")
-    screen.add_argument("--json", action="store_true", help="one JSON object a line")
+    form = screen.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="a table, one line a picture")
+    for option, what in (("--patient", "whose lesion it is"), ("--lesion", "which lesion"), ("--note", "a remark")):
+        screen.add_argument(option, type=remark, metavar="TEXT", help=f"{what}, to stand in the answer")
     screen.set_defaults(run=_run, parser=screen)
 
 
@@ -80,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.demo:
         args.images.append(str(DEMO_IMAGE))
     if not args.images:
-        args.parser.error("no image given; name files or folders, or try --demo")
+        stop(args.parser, "no image given: name files or folders, - for standard input, or try --demo")
     if args.save_purified and args.purify == "off":
         args.parser.error("--save-purified needs --purify on or both")
     if args.images.count("-") > 1:
@@ -98,31 +107,43 @@ def _run(args: argparse.Namespace) -> int:
     names = list(_expand(args.images))
     progress = Progress(len(names))
     screener: Screener | None = None
-    failed, said = 0, Counter[str]()
+    failed, told = 0, list[Told]()
+    table = CsvTable(sys.stdout) if args.csv else None
     try:
-        for name in names:
+        for done, name in enumerate(names):
             try:
                 content = read_picture(name, allowed)
                 if screener is None:
                     check_header(content, allowed)  # a hostile file is refused before anything large loads
                     screener = open_screener(args)
                 result = screener.screen(content, args.seed, name)
+                result = replace(result, patient=args.patient, lesion=args.lesion, note=args.note)
                 progress.clear()
-                _print_result(result, screener, args.json)
-                said[result.advice.action] += 1
+                if table:
+                    table.add(result)
+                else:
+                    _print_result(result, screener, args.json)
+                told.append(Told(result.advice.action, result.malignant, name))
                 if args.save_purified:
                     _save_purified(args.save_purified, result)
             except (ImageError, MemoryError) as error:
                 progress.clear()
-                complain("standard input" if name == "-" else name, str(error) or NO_MEMORY)
+                cause = str(error) or NO_MEMORY
+                complain("standard input" if name == "-" else name, cause)
+                if len(told) == done:  # else it was judged, and its purified picture not written
+                    told.append(Told(NO_ADVICE, 0.0, name))
+                    if table:
+                        table.add_failure(name, cause, args.patient, args.lesion, args.note)
                 failed += 1
             progress.step()
     finally:
         progress.clear()
         if screener is not None:
             screener.close()
+    if len(names) > 1 and not (args.json or args.csv):  # these are for programs and stay in the order of the pictures
+        print_urgent_first(told, sys.stdout)
     if len(names) > len(args.images):  # a folder was named
-        print_summary(said, failed, sys.stderr)
+        print_summary(Counter(one.action for one in told), failed, sys.stderr)
     return EXIT_FAILED if failed else EXIT_OK
 
 
