@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_mdda.files import Limits
 from edge_mdda.station.app import make_app
+from edge_mdda.station.auth import Gate
 from edge_mdda.station.judge import Judge
 from edge_mdda.station.pages import Station
 from edge_mdda.station.store import Store
@@ -72,7 +73,7 @@ def station_in(folder: Path) -> Iterator[Station]:
     """A station on this folder, without a socket."""
     store, judge = Store(folder), Judge(OPTIONS)
     try:
-        yield Station(store, judge, LIMITS, b"secret" * 6)
+        yield Station(store, judge, LIMITS, b"secret" * 6, Gate(store))
     finally:
         judge.close()
         store.close()

@@ -30,7 +30,7 @@ def browser(site):
 
 
 def posts(site) -> list[str]:
-    routes = site[1].app.app.routes
+    routes = site[1].app.routes
     return [route.path for route in routes if isinstance(route, Route) and "POST" in (route.methods or ())]
 
 

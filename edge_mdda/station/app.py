@@ -7,7 +7,9 @@ import traceback
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -15,12 +17,14 @@ from starlette.staticfiles import StaticFiles
 
 from edge_mdda import __version__
 from edge_mdda.errors import StationError
-from edge_mdda.station import picture_pages, visit_pages
-from edge_mdda.station.pages import HERE, Station, render
-from edge_mdda.station.security import Guard, TooLargeError
+from edge_mdda.station import login_pages, picture_pages, visit_pages
+from edge_mdda.station.auth import BOARD, User
+from edge_mdda.station.pages import HERE, Station, login_page, render, station_of
+from edge_mdda.station.security import SAFE_METHODS, Guard, TooLargeError
 from edge_mdda.station.store import says
 
 OUT_OF_ORDER, NO_ROOM = 503, 507
+OPEN_TO_ALL = ("/login", "/healthz")  # without a PIN; and static files
 
 
 def healthz(request: Request) -> Response:
@@ -73,9 +77,20 @@ class _WhoAsks:
         self.app = app
 
     async def __call__(self, scope, receive, send) -> None:
-        if scope["type"] == "http":
-            scope["state"]["user"] = None
+        request = Request(scope)
+        user = await run_in_threadpool(self._user, request)
+        scope["state"]["user"] = user
+        path = scope["path"]
+        away = user is None and path not in OPEN_TO_ALL and not path.startswith(("/static/", "/api/"))
+        if away and scope["method"] in SAFE_METHODS:  # the others are asked once their form has been read
+            response = await run_in_threadpool(login_page, request)
+            await response(scope, receive, send)
+            return
         await self.app(scope, receive, send)
+
+    def _user(self, request: Request) -> User | None:
+        gate = station_of(request).gate
+        return BOARD if gate.is_open() else gate.user(request.state.sid, request.url.path != "/look")
 
 
 def make_app(station: Station, hosts: set[str]) -> Guard:
@@ -85,8 +100,10 @@ def make_app(station: Station, hosts: set[str]) -> Guard:
             Route("/healthz", healthz),
             *visit_pages.ROUTES,
             *picture_pages.ROUTES,
+            *login_pages.ROUTES,
             Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
         ],
+        middleware=[Middleware(_WhoAsks)],
         exception_handlers={
             HTTPException: _http_problem,
             TooLargeError: _too_large,
@@ -97,4 +114,4 @@ def make_app(station: Station, hosts: set[str]) -> Guard:
         },
     )
     app.state.station = station
-    return Guard(_WhoAsks(app), hosts, station.limits.max_bytes, station.tls)
+    return Guard(app, hosts, station.limits.max_bytes, station.tls)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
@@ -19,6 +21,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from edge_mdda import NOTICE, __version__
 from edge_mdda.files import Limits
 from edge_mdda.station import charts, findings
+from edge_mdda.station.auth import Gate
 from edge_mdda.station.judge import Judge
 from edge_mdda.station.security import csrf_token
 from edge_mdda.station.sites import FACES, HEIGHT, SITES, WIDTH
@@ -43,6 +46,7 @@ class Station:
     judge: Judge
     limits: Limits
     secret: bytes
+    gate: Gate
     demo: bool = False
     tls: bool = False
     templates: Environment = field(default_factory=lambda: _environment())
@@ -74,8 +78,7 @@ def station_of(request: Request) -> Station:
 
 def who(request: Request) -> str:
     """Who is at the station, for the records."""
-    user = request.state.user
-    return str(user["name"]) if user else "this board"
+    return str(request.state.user.name)
 
 
 def year(store: Store) -> int:
@@ -110,11 +113,62 @@ def found(value: Any, what: str) -> Any:
     return value
 
 
+KEPT = "kept-"
+"""Before the name of a field that was typed before the station locked itself."""
+
+
+def own_path(text: object) -> str:
+    """A path of this station; the start page for anything else."""
+    parts = urlsplit(str(text or "/"))
+    good = not parts.scheme and not parts.netloc and parts.path.startswith("/") and not parts.path.startswith("//")
+    return parts.path if good and "\\" not in parts.path else "/"
+
+
+def login_page(request: Request, form: FormData | None = None, errors: object = None) -> Response:
+    """Ask for the PIN; what was typed elsewhere goes along."""
+    kept, after = {}, request.url.path
+    if form is not None and request.url.path == "/login":
+        after = own_path(form.get("next"))
+        kept = {k: v for k, v in form.items() if k.startswith(KEPT) and isinstance(v, str)}
+    elif form is not None and any(isinstance(value, UploadFile) for value in form.values()):
+        after = request.url.path.rpartition("/")[0]  # pictures are not carried: back to the page that sends them
+    elif form is not None:
+        kept = {KEPT + k: v for k, v in form.items() if isinstance(v, str) and k not in ("csrf", "pin")}
+    return render(
+        request,
+        "login.html",
+        401,
+        after="/" if after in ("/login", "/logout") else after,
+        kept=kept,
+        name=str(form.get("name") or "") if form and request.url.path == "/login" else "",
+        errors=errors or {},
+    )
+
+
 Handler = Callable[[Request, FormData], Response]
+Page = TypeVar("Page", bound=Callable[..., Response])
 
 
-def posted(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """Make an endpoint of a function that takes a form: read in bounds, its token checked, run in a thread."""
+def needs(role: str) -> Callable[[Page], Page]:
+    """Let only people of this role, or a higher one, to a page."""
+
+    def decorate(page: Page) -> Page:
+        @wraps(page)
+        def checked(request: Request, *more: Any) -> Response:
+            if not request.state.user.may(role):
+                raise HTTPException(403, f"Only a person with the role {role} may do this: ask one to enter a PIN.")
+            return page(request, *more)
+
+        return cast(Page, checked)
+
+    return decorate
+
+
+def posted(handler: Handler, locked: bool = True) -> Callable[[Request], Awaitable[Response]]:
+    """Make an endpoint of a function that takes a form: read in bounds, its token checked, run in a thread.
+
+    ``locked`` says whether a PIN must have been entered; what was typed before the station locked itself is kept.
+    """
 
     async def endpoint(request: Request) -> Response:
         station = station_of(request)
@@ -125,6 +179,8 @@ def posted(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             wanted = csrf_token(station.secret, request.state.sid)
             if not isinstance(token, str) or not hmac.compare_digest(token.encode(), wanted.encode()):
                 raise HTTPException(403, "This page was open too long. Go back, reload it, and send it again.")
+            if locked and request.state.user is None:
+                return await run_in_threadpool(login_page, request, form)
             return await run_in_threadpool(handler, request, form)
 
     endpoint.__name__ = handler.__name__

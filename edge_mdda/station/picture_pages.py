@@ -11,7 +11,7 @@ from starlette.routing import Route
 from edge_mdda.errors import ImageError, StationError
 from edge_mdda.picture.decode import check_header
 from edge_mdda.station import charts, findings
-from edge_mdda.station.pages import Station, found, posted, render, station_of, texts, to, who
+from edge_mdda.station.pages import Station, found, needs, posted, render, station_of, texts, to, who
 from edge_mdda.station.visit_pages import lesion_page
 
 SOURCES = ("file", "browser", "camera")
@@ -95,6 +95,7 @@ def judge_again(request: Request, form: FormData) -> Response:
     return to(f"/pictures/{picture_id}")
 
 
+@needs("clinician")
 def decide(request: Request, form: FormData) -> Response:
     """Keep a decision, or show the page again with what was typed."""
     picture_id = request.path_params["picture"]
@@ -106,6 +107,7 @@ def decide(request: Request, form: FormData) -> Response:
     return to(f"/pictures/{picture_id}")
 
 
+@needs("clinician")
 def withdraw(request: Request, form: FormData) -> Response:
     """Take a picture out of the lists, with a reason."""
     picture_id = request.path_params["picture"]

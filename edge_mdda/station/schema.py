@@ -104,12 +104,6 @@ MIGRATIONS: tuple[str, ...] = (
         made_at TEXT NOT NULL, made_by TEXT NOT NULL
     ) STRICT;
 
-    CREATE TABLE sessions (
-        token TEXT PRIMARY KEY CHECK (length(token) = 64),
-        user TEXT NOT NULL REFERENCES users (id),
-        made_at TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID;
-
     CREATE TABLE devices (
         id TEXT PRIMARY KEY CHECK (length(id) = 16),
         name TEXT NOT NULL UNIQUE COLLATE NOCASE CHECK (length(name) BETWEEN 1 AND 64),

@@ -20,6 +20,7 @@ from edge_mdda import NOTICE
 from edge_mdda.errors import StationError
 from edge_mdda.files import Limits
 from edge_mdda.station.app import make_app
+from edge_mdda.station.auth import Gate
 from edge_mdda.station.judge import Judge
 from edge_mdda.station.pages import Station
 from edge_mdda.station.store import Store
@@ -107,7 +108,7 @@ def run(settings: Settings) -> int:
 def _serve(settings: Settings, store: Store, judge: Judge, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     hosts = {f"{name}:{port}" for name in (LOOPBACK, "localhost")}
-    station = Station(store, judge, settings.limits, secret_of(store), settings.demo)
+    station = Station(store, judge, settings.limits, secret_of(store), Gate(store), settings.demo)
     if store.swept:
         print(f"edge-mdda: removed {len(store.swept)} file(s) of writes that were never completed", file=sys.stderr)
     if store.missing:

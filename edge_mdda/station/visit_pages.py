@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge_mdda.station import charts, findings
-from edge_mdda.station.pages import found, posted, render, station_of, texts, to, who, year
+from edge_mdda.station.pages import found, needs, posted, render, station_of, texts, to, who, year
 from edge_mdda.station.store import day_of
 
 
@@ -99,6 +99,7 @@ def lesion(request: Request) -> Response:
     return lesion_page(request, request.path_params["lesion"])
 
 
+@needs("clinician")
 def add_outcome(request: Request, form: FormData) -> Response:
     """Keep what a lesion turned out to be."""
     store, lesion_id = station_of(request).store, request.path_params["lesion"]
