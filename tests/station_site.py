@@ -93,7 +93,7 @@ def command(*arguments: str, **environ: str) -> Iterator[tuple[subprocess.Popen[
     )  # fmt: skip
     try:
         line = process.stdout.readline()
-        found = re.search(r"https?://[\d.:]+", line)
+        found = re.search(r"https?://[\w.:-]+", line)
         assert found, f"{line!r} {process.stderr.read() if process.poll() is not None else ''}"
         yield process, found[0]
     finally:

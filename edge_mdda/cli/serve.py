@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edge_mdda import NOTICE
-from edge_mdda.cli import serve_visit
+from edge_mdda.cli import serve_admin, serve_visit
 from edge_mdda.cli.options import EXIT_FAILED, limits, number
-from edge_mdda.console import complain
+from edge_mdda.cli.serve_admin import DATA_SETTING, data_folder, require_packages
 
 DEFAULT_PORT = 8080
 MAX_PORT = 65535
-DATA_SETTING = "EDGE_MDDA_STATION"
-NEEDS = ("starlette", "uvicorn", "jinja2", "python_multipart", "nacl")
 EXAMPLES = """\
 examples:
   edge-mdda serve --demo                     look at it: drawn patients in a temporary folder
   edge-mdda serve --data /srv/station        the clinic's own records, for this machine's browser alone
+  edge-mdda serve add-user Ada --role admin  from then on everybody enters a PIN
+  edge-mdda serve certificate                make a certificate; prints its fingerprint
+  edge-mdda serve --lan                      for the phones and laptops of the clinic's own network
+  edge-mdda serve audit                      verify the audit log
   edge-mdda serve demo-visit OUT             write a drawn visit as report, DICOM and FHIR
 
 exit status: 0 done, 1 failed, 2 wrong usage
 """
-
-
-def data_folder() -> Path:
-    """Where the records lie if nobody says otherwise."""
-    base = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
-    return Path(os.environ.get(DATA_SETTING) or os.path.join(base, "edge-mdda", "station"))
 
 
 def add_command(commands: Any, parents: Sequence[argparse.ArgumentParser] = ()) -> None:
@@ -50,27 +45,27 @@ def add_command(commands: Any, parents: Sequence[argparse.ArgumentParser] = ()) 
     serve.add_argument(
         "--data", type=Path, metavar="DIR", help=f"folder of the records ({DATA_SETTING}, or the user's own)"
     )
+    serve.add_argument("--lan", action="store_true", help="answer the clinic's own network, too: needs TLS and PINs")
+    serve.add_argument("--certificate", type=Path, metavar="PEM", help="TLS certificate (DIR/tls/certificate.pem)")
+    serve.add_argument("--key", type=Path, metavar="PEM", help="its key (DIR/tls/key.pem)")
+    serve.add_argument(
+        "--name", action="append", default=[], metavar="HOST", help="one more name or address of this machine"
+    )
     actions = serve.add_subparsers(title="actions", metavar="ACTION")
+    serve_admin.add_actions(actions)
     serve_visit.add_action(actions)
     serve.set_defaults(run=_run, parser=serve)
 
 
-def require_packages() -> bool:
-    """Whether the extra is installed; one line where it is not."""
-    from importlib.util import find_spec
-
-    missing = [name for name in NEEDS if find_spec(name) is None]
-    if missing:
-        complain("serve", f"{', '.join(missing)} not installed: pip install 'edge-mdda[station]'")
-    return not missing
-
-
 def _run(args: argparse.Namespace) -> int:
-    if args.demo and args.data:
-        args.parser.error("--demo keeps nothing: leave --data away")
+    if args.demo and (args.data or args.lan):
+        args.parser.error("--demo keeps nothing and lets everybody in: leave --data and --lan away")
+    if not args.lan and (args.certificate or args.key or args.name):
+        args.parser.error("--certificate, --key and --name need --lan")
     if not require_packages():
         return EXIT_FAILED
-    from edge_mdda.station.server import Settings, run
+    from edge_mdda.station.network import CERTIFICATE, KEY, TLS_FOLDER
+    from edge_mdda.station.server import Lan, Settings, run
 
     screener = {
         "model": None if args.model is None else str(args.model),
@@ -81,4 +76,10 @@ def _run(args: argparse.Namespace) -> int:
         "provider": args.provider,
         "draws": args.draws,
     }
-    return run(Settings(args.data or data_folder(), args.port, args.demo, screener, limits(args)))
+    lan = None
+    folder = data_folder(args)
+    if args.lan:
+        lan = Lan(
+            args.certificate or folder / TLS_FOLDER / CERTIFICATE, args.key or folder / TLS_FOLDER / KEY, args.name
+        )
+    return run(Settings(folder, args.port, args.demo, screener, limits(args), lan))

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +18,31 @@ from typing import Any
 import uvicorn
 
 from edge_mdda import NOTICE
+from edge_mdda.console import complain
 from edge_mdda.errors import StationError
 from edge_mdda.files import Limits
 from edge_mdda.station.app import make_app
-from edge_mdda.station.auth import Gate
+from edge_mdda.station.auth import Gate, require_admin
 from edge_mdda.station.judge import Judge
+from edge_mdda.station.network import EVERYWHERE, LOOPBACK, check_pair, fingerprint, hosts_of, names_of
 from edge_mdda.station.pages import Station
 from edge_mdda.station.store import Store
 
-LOOPBACK = "127.0.0.1"
 BACKLOG = 64  # connections that wait
 MAX_AT_ONCE = 64  # requests in work; more get 503 at once
 KEEP_ALIVE_S = 15  # seconds that an idle connection stays open
 STOP_S = 10  # seconds that requests in work are given at the end
 SECRET_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Lan:
+    """What the station needs to answer a network."""
+
+    certificate: Path
+    key: Path
+    names: list[str]
+    """More names and addresses of this machine than it knows itself."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,8 @@ class Settings:
     screener: Mapping[str, Any]
     """Arguments of :class:`edge_mdda.Screener` as plain values."""
     limits: Limits
+    lan: Lan | None = None
+    """None: this machine alone."""
 
 
 def secret_of(store: Store) -> bytes:
@@ -88,7 +102,9 @@ def run(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM."""
     signal.signal(signal.SIGTERM, _stop)
     folder = Path(tempfile.mkdtemp(prefix="edge-mdda-demo-")) if settings.demo else settings.folder
-    listener = listen(LOOPBACK, settings.port)
+    if settings.lan:
+        check_pair(settings.lan.certificate, settings.lan.key)
+    listener = listen(EVERYWHERE if settings.lan else LOOPBACK, settings.port)
     try:
         store = Store(folder)
         judge = Judge({**settings.screener, "max_pixels": settings.limits.max_pixels,
@@ -105,10 +121,22 @@ def run(settings: Settings) -> int:
     return 0
 
 
+def _warm_up(judge: Judge) -> None:
+    """Open the model now, so that the first picture need not wait, and a wrong model is told at the start."""
+    try:
+        judge.ask({"do": "model"})
+    except StationError as error:
+        complain("pictures cannot be judged", error)
+
+
 def _serve(settings: Settings, store: Store, judge: Judge, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
-    hosts = {f"{name}:{port}" for name in (LOOPBACK, "localhost")}
-    station = Station(store, judge, settings.limits, secret_of(store), Gate(store), settings.demo)
+    lan = settings.lan
+    names = [LOOPBACK, "localhost", *(names_of(lan.names) if lan else [])]
+    hosts = hosts_of(names, port, lan is not None)
+    if lan:
+        require_admin(store)
+    station = Station(store, judge, settings.limits, secret_of(store), Gate(store), settings.demo, lan is not None)
     if store.swept:
         print(f"edge-mdda: removed {len(store.swept)} file(s) of writes that were never completed", file=sys.stderr)
     if store.missing:
@@ -120,6 +148,8 @@ def _serve(settings: Settings, store: Store, judge: Judge, listener: socket.sock
         from edge_mdda.station.demo import fill
 
         fill(station)
+    else:
+        threading.Thread(target=_warm_up, args=(judge,), daemon=True, name="warm up").start()
     config = uvicorn.Config(
         make_app(station, hosts),
         lifespan="off",
@@ -132,8 +162,13 @@ def _serve(settings: Settings, store: Store, judge: Judge, listener: socket.sock
         limit_concurrency=MAX_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_S,
+        ssl_certfile=lan.certificate if lan else None,
+        ssl_keyfile=lan.key if lan else None,
     )
-    print(f"edge-mdda: the station is at http://{LOOPBACK}:{port}/ (Ctrl-C stops it)", flush=True)
+    address = f"https://{names[2]}" if lan else f"http://{LOOPBACK}"
+    print(f"edge-mdda: the station is at {address}:{port}/ (Ctrl-C stops it)", flush=True)
+    if lan:
+        print(f"edge-mdda: also {', '.join(names[3:])}; certificate {fingerprint(lan.certificate)}", flush=True)
     print(f"edge-mdda: {NOTICE}", flush=True)
     server = _Server(config)
     for number in (signal.SIGINT, signal.SIGTERM):
