@@ -31,6 +31,14 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
+def answer(url: str, host: str, trusted: ssl.SSLContext):
+    """Status, text and headers of a page that is refused."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(urllib.request.Request(url, headers={"Host": host}), context=trusted, timeout=30)
+    with caught.value as refused:
+        return refused.code, refused.read().decode(), refused.headers
+
+
 def test_people_are_named_and_the_audit_log_tells_and_shows_a_change(tmp_path):
     data = str(tmp_path / "data")
     assert "first one must be an admin" in one_line(
@@ -88,17 +96,9 @@ def test_on_the_network_everything_is_tls_and_asks_for_a_pin(tmp_path):
         assert address == f"https://clinic.test:{port}"
         trusted = ssl.create_default_context(cafile=str(certificate))
         trusted.check_hostname = False
-        request = urllib.request.Request(f"https://127.0.0.1:{port}/", headers={"Host": f"clinic.test:{port}"})
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(request, context=trusted, timeout=30)
-        page = caught.value.read().decode()
-        assert (
-            caught.value.code == 401 and "Enter your PIN" in page and "; Secure" in caught.value.headers["set-cookie"]
-        )
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            other = urllib.request.Request(f"https://127.0.0.1:{port}/", headers={"Host": "evil.test"})
-            urllib.request.urlopen(other, context=trusted, timeout=30)
-        assert caught.value.code == 421
+        status, page, headers = answer(f"https://127.0.0.1:{port}/", f"clinic.test:{port}", trusted)
+        assert status == 401 and "Enter your PIN" in page and "; Secure" in headers["set-cookie"]
+        assert answer(f"https://127.0.0.1:{port}/", "evil.test", trusted)[0] == 421
         with pytest.raises(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10)
 
@@ -130,5 +130,6 @@ def test_a_model_that_cannot_be_opened_is_told_at_the_start(tmp_path):
     with command("--data", str(tmp_path / "data"), "--model", str(tmp_path / "no.onnx")) as (process, address):
         line = process.stderr.readline()
         assert "pictures cannot be judged" in line and "no.onnx" in line
-        assert urllib.request.urlopen(f"{address}/healthz", timeout=30).status == 200
+        with urllib.request.urlopen(f"{address}/healthz", timeout=30) as page:
+            assert page.status == 200
     assert Path(tmp_path / "data" / "station.sqlite").is_file()
