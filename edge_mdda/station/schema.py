@@ -35,6 +35,7 @@ MIGRATIONS: tuple[str, ...] = (
         made_at TEXT NOT NULL, made_by TEXT NOT NULL,
         UNIQUE (patient, day)
     ) STRICT;
+    CREATE INDEX visits_by_day ON visits (day);
 
     CREATE TABLE files (
         sha256 TEXT PRIMARY KEY CHECK (length(sha256) = 64),
@@ -52,7 +53,6 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (visit, lesion, file)
     ) STRICT;
     CREATE INDEX pictures_by_lesion ON pictures (lesion, made_at);
-    CREATE INDEX pictures_by_time ON pictures (made_at);
 
     CREATE TABLE screenings (
         id TEXT PRIMARY KEY CHECK (length(id) = 16),
