@@ -29,6 +29,7 @@ from torch.nn import functional
 from edge_mdda import Purifier
 from edge_mdda.mdda.params import PRESETS
 from export.dataset import CLASSES, MALIGNANT
+from export.train.fake_quant import FakeQuantNet
 from export.train.lesion_sets import MALIGNANT_ONLY, LesionSets, read_sets, unpack
 from export.train.loop import kept_share, weight_groups
 from export.train.network import LesionNet, load_checkpoint, save_checkpoint
@@ -146,19 +147,9 @@ def train(sets: LesionSets, recipe: Recipe, out: Path, init: Path | None, device
     targets, boxes = (torch.from_numpy(a[rows]).to(device) for a in (sets.target, sets.box))
     sampler = Sampler(sets, recipe)
     priors = torch.from_numpy(sampler.log_prior[sets.source[rows]]).to(device)
-    network = LesionNet(len(CLASSES), arch=recipe.arch, pretrained=init is None)
-    if init is not None:
-        network.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in load_checkpoint(init)["ema"].items()}
-        )
-    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    frozen = (
-        [network.body._conv_stem, network.body._bn0, *network.body._blocks[: recipe.freeze]] if recipe.freeze else []
-    )
-    for part in frozen:
-        part.requires_grad_(False)
+    network, average = _networks(recipe, init, device)
+    frozen = _frozen(network, recipe.freeze)
     network.train()
-    average = copy.deepcopy(network).eval().requires_grad_(False)
     optimiser = torch.optim.AdamW(weight_groups(network, recipe.weight_decay), lr=recipe.lr)
     schedules = {name: Schedule.of(PRESETS[name]) for name in PRESET_SHARES}
     out.mkdir(parents=True, exist_ok=True)
@@ -198,18 +189,52 @@ def train(sets: LesionSets, recipe: Recipe, out: Path, init: Path | None, device
                     saved = time.monotonic() - start
                     _save(average, recipe, out, step, init)
     _save(average, recipe, out, step, init)
-    return average
+    return _plain(average)
 
 
-def _save(average: LesionNet, recipe: Recipe, out: Path, step: int, init: Path | None) -> None:
+def _networks(recipe: Recipe, init: Path | None, device: str) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The network to train and the one that follows it; an ONNX file to start from has no batch norms left."""
+    if init is not None and init.suffix == ".onnx":
+        from export.train.from_onnx import network_from_onnx
+
+        network: torch.nn.Module = FakeQuantNet(network_from_onnx(init, recipe.arch, len(CLASSES)), n_float=None)
+    else:
+        network = LesionNet(len(CLASSES), arch=recipe.arch, pretrained=init is None)
+        if init is not None:
+            stored = load_checkpoint(init)["ema"]
+            network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored.items()})
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network, copy.deepcopy(network).eval().requires_grad_(False)
+
+
+def _frozen(network: torch.nn.Module, blocks: int) -> list[torch.nn.Module]:
+    """The stem and so many blocks, which keep their weights; nothing for 0."""
+    if not blocks:
+        return []
+    if isinstance(network, FakeQuantNet):
+        layers = 1 + sum(count for _, count, _ in network.blocks[:blocks])
+        parts: list[torch.nn.Module] = list(network.in_order()[:layers])
+    else:
+        body: Any = network.body
+        parts = [body._conv_stem, body._bn0, *body._blocks[:blocks]]
+    for part in parts:
+        part.requires_grad_(False)
+    return parts
+
+
+def _plain(network: torch.nn.Module) -> LesionNet:
+    return network.to_network() if isinstance(network, FakeQuantNet) else network  # type: ignore[return-value]
+
+
+def _save(average: torch.nn.Module, recipe: Recipe, out: Path, step: int, init: Path | None) -> None:
     options = {**vars(recipe), "ways": list(recipe.ways), "sources": list(recipe.sources)}
-    weights = {k: v.cpu().contiguous() for k, v in average.state_dict().items()}
+    weights = {k: v.cpu().contiguous() for k, v in _plain(average).state_dict().items()}
     save_checkpoint(out / "checkpoint.pt", {"labels": list(CLASSES), "options": options, "step": step, "ema": weights,
                                             "init": init.name if init else "imagenet"})  # fmt: skip
 
 
 def _attacked_and_purified(
-    network: LesionNet, x: torch.Tensor, known: tuple[torch.Tensor, torch.Tensor], recipe: Recipe,
+    network: torch.nn.Module, x: torch.Tensor, known: tuple[torch.Tensor, torch.Tensor], recipe: Recipe,
     schedules: dict[str, Schedule], done: float,
 ) -> torch.Tensor:  # fmt: skip
     """Half of the batch's fate: some pictures are attacked, some are purified, drawn anew each step."""
@@ -329,7 +354,12 @@ def main() -> int:
     data.add_argument("--data", type=Path, nargs="+", metavar="DIR", help="folders with labels.csv and images/")
     data.add_argument("--packed", type=Path, nargs="+", metavar="FILE", help="files of export.train.lesion_sets.pack")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint, log and figures go here")
-    parser.add_argument("--init", type=Path, metavar="FILE", help="checkpoint to start from (default: ImageNet)")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint or own ONNX file to start from (default: ImageNet)",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--arch", default="efficientnet-lite0")
     for name, kind, default, text in (
