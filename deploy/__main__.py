@@ -29,6 +29,7 @@ examples:
   python -m deploy bundle --board rpi4 --os bookworm --key release.key --out dist/
   python -m deploy bundle --board rpi5 --os trixie --model lesion.tflite --model lesion.onnx --out dist/
   python -m deploy bundle --board my-board.toml --os bookworm --key release.key --out dist/
+  python -m deploy bundle --board rpi4 --os bookworm --key new.key --revoke release.key.pub --out dist/
 
 The key is one of 'python -m export keygen'; without --key it is edge-mdda/release.key in $XDG_CONFIG_HOME or
 ~/.config, made the first time. On the board:
@@ -68,6 +69,24 @@ def build_parser() -> argparse.ArgumentParser:
     )
     bundle.add_argument(
         "--hardened", action="store_true", help="pack the built-in model 'hardened' too (4 MB for each runtime)"
+    )
+    bundle.add_argument(
+        "--release",
+        type=int,
+        metavar="N",
+        help="release number; boards refuse a smaller one than they had (default: the time of the source)",
+    )
+    bundle.add_argument(
+        "--valid-days",
+        type=int,
+        metavar="D",
+        help="it may be installed for so long, counted from the time of its source (default: for good)",
+    )
+    bundle.add_argument(
+        "--trust", type=Path, action="append", default=[], metavar="PUB", help="a further key for boards to trust"
+    )
+    bundle.add_argument(
+        "--revoke", type=Path, action="append", default=[], metavar="PUB", help="a key for boards never to trust again"
     )
     bundle.add_argument("--locks", type=Path, metavar="DIR", help="folder of lock files (default: the repository's)")
     bundle.set_defaults(run=_bundle)
@@ -140,7 +159,18 @@ def _bundle(args: argparse.Namespace) -> int:
     board = find_board(args.board)
     system = board.system(args.os)
     key, locks = args.key or _own_key(), args.locks or LOCKS
-    request = Request(board, system, key, tuple(args.model), locks, hardened=args.hardened)
+    request = Request(
+        board,
+        system,
+        key,
+        tuple(args.model),
+        locks,
+        hardened=args.hardened,
+        release=args.release,
+        valid_days=args.valid_days,
+        trust=tuple(args.trust),
+        revoke=tuple(args.revoke),
+    )
     archive = make(request, args.out)
     print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB for {board.title} with {system.title}")
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()

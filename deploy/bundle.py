@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from deploy.errors import DeployError
 from deploy.kernel_cache import add_kernels
 from deploy.lock import LOCKS, Pin, lock_path, read_lock
 from deploy.profiles import Board, System
-from deploy.setup import FIRST, SIGNATURE, SIGNER, SUMS, signed_text
+from deploy.setup import FIRST, MAX_KEYS, MAX_NUMBER, SIGNATURE, SIGNER, SUMS, BundleError, read_keys, signed_text
 from deploy.wheels import ROOT, build_own, cache_folder, fetch, unpacked_bytes
 from edge_mdda import NOTICE, __version__
 from edge_mdda.classifier import RUNTIMES
@@ -36,10 +37,12 @@ INSTALLER = (
     "setup/commands.sh",
     "setup/ed25519.py",
     "setup/helper.py",
+    "setup/standing.py",
     "setup/units.sh",
     "setup/unpack.py",
 )
 OLDEST_EPOCH = 315532800  # 1980-01-01, before which zip and tar tools have no time
+DAY = 86_400  # seconds
 COMPRESSION = 6  # of gzip; the wheels are compressed already
 SYSTEM_BYTES = 4_000_000  # of the environment itself and of folders, beside what the wheels hold
 
@@ -60,6 +63,13 @@ class Request:
         Folder of the lock files, and of downloaded wheels and compiled kernels.
     hardened : bool
         Pack the built-in ``hardened`` model too, for each of the board's runtimes.
+    release : int, optional
+        Release number; a board refuses a smaller one than it has had. None: the time of the source, in seconds, so that
+        a bundle of later source has a higher one and the same source gives the same bytes.
+    valid_days : int, optional
+        For how long after the time of the source it may be installed; None: for good.
+    trust, revoke : tuple of Path
+        Files of public keys that boards trust, or never trust again, once this release is in force.
     """
 
     board: Board
@@ -69,6 +79,10 @@ class Request:
     locks: Path = LOCKS
     cache: Path | None = None
     hardened: bool = False
+    release: int | None = None
+    valid_days: int | None = None
+    trust: tuple[Path, ...] = ()
+    revoke: tuple[Path, ...] = ()
 
 
 def bundle_name(board: Board, system: System) -> str:
@@ -95,6 +109,7 @@ def make(request: Request, out: Path) -> Path:
     board, system = request.board, request.system
     pins = read_lock(lock_path(system, board.arch, request.locks))
     epoch, commit = source_state()
+    standing = standing_of(request, epoch, seed)
     with tempfile.TemporaryDirectory(prefix="edge-mdda-bundle-") as scratch:
         stage = Path(scratch) / bundle_name(board, system)
         stage.mkdir()
@@ -103,7 +118,7 @@ def make(request: Request, out: Path) -> Path:
         libraries = [add_kernels(stage / "kernels", board, cache / "kernels")]
         models = _add_models(stage, request, seed)
         _add_installer(stage, board)
-        manifest = _manifest(request, commit, epoch, stage, pins, wheels, models)
+        manifest = {**_manifest(request, commit, epoch, stage, pins, wheels, models), **standing}
         (stage / "sbom.cdx.json").write_bytes(sbom.make(manifest, wheels, [*models, *libraries], epoch))
         (stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         sign_sums(stage, seed)
@@ -124,6 +139,36 @@ def source_state(root: Path = ROOT) -> tuple[int, str]:
         return max(int(text), OLDEST_EPOCH), commit or "unknown"
     except ValueError:
         raise DeployError(f"SOURCE_DATE_EPOCH must be a whole number of seconds, not {text!r}") from None
+
+
+def standing_of(request: Request, epoch: int, seed: bytes) -> dict[str, Any]:
+    """What the manifest says of number, end of validity and keys, as ``setup/standing.py`` reads it."""
+    from nacl.signing import SigningKey
+
+    number = epoch if request.release is None else request.release
+    if not 0 <= number <= MAX_NUMBER:
+        raise DeployError(f"the release number must be from 0 to {MAX_NUMBER}, not {number}")
+    found: dict[str, Any] = {"release": number}
+    if request.valid_days is not None:
+        until = epoch + request.valid_days * DAY
+        if until < time.time():
+            raise DeployError(
+                f"it would be valid until {sbom.time_text(until)} only, counted from the time of its source: "
+                "give --valid-days a higher number"
+            )
+        found["expires"] = sbom.time_text(until)
+    try:
+        add, revoke = ([key.hex() for path in paths for key in read_keys(str(path))] for paths in
+                       (request.trust, request.revoke))  # fmt: skip
+    except BundleError as error:
+        raise DeployError(str(error)) from None
+    if bytes(SigningKey(seed).verify_key).hex() in revoke or set(add) & set(revoke):
+        raise DeployError("a bundle cannot revoke a key that it is signed with or adds: sign it with the new key")
+    if max(len(add), len(revoke)) > MAX_KEYS:
+        raise DeployError(f"one bundle adds or revokes {MAX_KEYS} keys at most")
+    if add or revoke:
+        found["trust"] = {"add": add, "revoke": revoke}
+    return found
 
 
 def _git(root: Path, *arguments: str) -> str:

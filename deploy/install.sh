@@ -30,6 +30,8 @@ usage: sh install.sh [install] [ARCHIVE] [options]     verify a bundle, install 
   --units, --no-units      start its systemd units, or leave systemd alone (another --prefix leaves it alone by default)
   --force-board            install on another CPU than the bundle was made for
   --no-space-check         do not ask how much room the disk has
+  --allow-downgrade        install a release that is older than one that was in force here; logged
+  --allow-expired          install a bundle whose time is over; logged
 
 examples:
   tar xf edge-mdda-0.1.0-rpi4-bookworm.tar.gz
@@ -56,7 +58,7 @@ step() {
 # -- options ----------------------------------------------------------------------------------------------------------
 
 command=install archive='' prefix='' user='' pubkey='' fingerprint='' python='' bin_dir='' units='' purge='' json=''
-force_board='' no_space_check='' seen=''
+force_board='' no_space_check='' allow='' seen=''
 while [ $# -gt 0 ]; do
     case $1 in
         --prefix | --pubkey | --trust-fingerprint | --python | --bin-dir)
@@ -78,6 +80,8 @@ while [ $# -gt 0 ]; do
         --json) json=--json ;;
         --force-board) force_board=--force-board ;;
         --no-space-check) no_space_check=--no-space-check ;;
+        --allow-downgrade) allow="$allow --allow downgrade" ;;
+        --allow-expired) allow="$allow --allow expired" ;;
         -h | --help) usage; exit 0 ;;
         -*) misuse "unknown option $1" ;;
         install | rollback | settle | status | uninstall)
@@ -204,7 +208,8 @@ activate() { # RELEASE: switch to it, check it, go back by itself if it is not h
     old=$(release_of current)
     write_commands
     if [ ! -f "$prefix/etc/trusted.pub" ]; then
-        write "$prefix/etc/trusted.pub" 644 <"$prefix/releases/$1/signer.pub"
+        # Every key of the file that was given: the second is for the day on which the first is lost.
+        write "$prefix/etc/trusted.pub" 644 <"${pubkey:-$prefix/releases/$1/signer.pub}"
         pinned=yes
     fi
     [ -f "$prefix/etc/edge-mdda.env" ] || write "$prefix/etc/edge-mdda.env" 644 <"$prefix/releases/$1/config.env"
@@ -230,6 +235,19 @@ activate() { # RELEASE: switch to it, check it, go back by itself if it is not h
     fi
     rm -f "$prefix/pending"
     step confirmed
+    adopt
+    step adopted
+}
+
+adopt() { # what the release in force says of its number and of keys counts from now on
+    helper adopt "$prefix" || exit 1
+}
+
+get_ready() { # alone, and with what a call before this one left undone
+    take_lock
+    rm -rf "$prefix"/releases/.new-*
+    finish_pending
+    adopt
 }
 
 drop_release() { # RELEASE: a kill halfway leaves no half of one that looks whole
@@ -254,14 +272,15 @@ clean_up() { [ -z "$new" ] || rm -rf "$new"; }
 verify() { # SOURCE -> $new/bundle, and what the installer needs to know of it
     set -- "$1" "$new/bundle"
     if [ -f "$prefix/etc/trusted.pub" ]; then
-        [ -z "$pubkey" ] || helper keys-agree "$pubkey" "$prefix/etc/trusted.pub" || exit 1
+        [ -z "$pubkey" ] || helper keys-agree "$pubkey" "$prefix/etc/trusted.pub" "$prefix" || exit 1
         set -- "$@" --keys "$prefix/etc/trusted.pub"
     elif [ -n "$pubkey" ]; then
         set -- "$@" --keys "$pubkey"
     elif [ -n "$fingerprint" ]; then
         set -- "$@" --fingerprint "$fingerprint"
     fi
-    facts=$(helper unpack "$@" $force_board $no_space_check) || exit 1
+    # shellcheck disable=SC2086 # none of them, or several words
+    facts=$(helper unpack "$@" --prefix "$prefix" $force_board $no_space_check $allow) || exit 1
     version='' sums='' runtimes=''
     while IFS='=' read -r name value; do
         case $name in
@@ -296,9 +315,7 @@ do_install() {
     source=${archive:-$here}
     [ -e "$source" ] || die "$source: there is no such file"
     [ -n "$archive" ] || [ -d "$here/wheels" ] || misuse 'name the archive to install'
-    take_lock
-    rm -rf "$prefix"/releases/.new-*
-    finish_pending
+    get_ready
     new=$prefix/releases/.new-$$
     mkdir "$new"
     step started
@@ -340,8 +357,7 @@ do_install() {
 }
 
 do_rollback() {
-    take_lock
-    finish_pending
+    get_ready
     if [ "$settled" = rollback ] || [ "$settled" = back ]; then # it was this very change that was interrupted
         say "$(release_of current) is in force"
         return 0
@@ -352,6 +368,7 @@ do_rollback() {
     if [ -z "$release" ] || [ "$release" = "$current" ] || [ ! -d "$prefix/releases/$release" ]; then
         die 'there is no release to go back to'
     fi
+    helper require-signer "$prefix" "$release" || exit 1
     selftest "$release" || die "$release fails its self-test: $current stays in force"
     activate "$release"
     say "$release is in force again, in place of $current"
@@ -359,8 +376,7 @@ do_rollback() {
 
 do_settle() {
     [ -f "$prefix/pending" ] || return 0
-    take_lock
-    finish_pending
+    get_ready
     say "$(release_of current) is in force"
 }
 

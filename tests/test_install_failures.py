@@ -19,7 +19,7 @@ from bundles import Place, one_line, tiny
 from deploy.bundle import HERE
 
 STEPS = re.findall(r"(?:^ *|&& )step ([a-z]+)", (HERE / "install.sh").read_text(), re.MULTILINE)
-AFTER_SWITCH = ["switched", "restarted", "healthy", "previous", "confirmed", "pruned"]
+AFTER_SWITCH = ["switched", "restarted", "healthy", "previous", "confirmed", "adopted", "pruned"]
 
 
 # -- the wrong board, the full disk -----------------------------------------------------------------------
@@ -116,7 +116,7 @@ def test_a_release_that_rots_before_its_health_check_is_left_again(place, store)
 
 
 def test_every_step_is_known():
-    assert len(STEPS) == len(set(STEPS)) == 15
+    assert len(STEPS) == len(set(STEPS)) == 16
     assert set(AFTER_SWITCH) < set(STEPS)
 
 

@@ -10,9 +10,21 @@ import sys
 if os.path.dirname(__file__) not in sys.path:
     sys.path.append(os.path.dirname(__file__))
 
-from unpack import CONTEXT, FIRST, MANIFEST, SIGNATURE, SIGNER, SUMS
+from standing import MAX_KEYS, MAX_NUMBER
+from unpack import CONTEXT, FIRST, MANIFEST, SIGNATURE, SIGNER, SUMS, BundleError, read_keys
 
-__all__ = ["FIRST", "MANIFEST", "SIGNATURE", "SIGNER", "SUMS", "signed_text"]
+__all__ = [
+    "FIRST",
+    "MANIFEST",
+    "MAX_KEYS",
+    "MAX_NUMBER",
+    "SIGNATURE",
+    "SIGNER",
+    "SUMS",
+    "BundleError",
+    "read_keys",
+    "signed_text",
+]
 
 
 def signed_text(sums: bytes) -> bytes:

@@ -16,20 +16,13 @@ import shutil
 import sys
 from typing import Any
 
-from unpack import MANIFEST, SUMS, BundleError, Trust, fingerprint, read_keys, unpack
+import standing
+from unpack import MANIFEST, BundleError, Trust, fingerprint, read_keys, sums_id, unpack
 
 NOTICE = "A referral aid, never a diagnosis: a clinician decides."
 MB = 10**6  # bytes
 BYTECODE_SHARE = 1.1  # of the installed size: compiled modules, and what the file system rounds up to
-VALUE = re.compile(r"[A-Za-z0-9._+-]*")
 SHELL_FIELDS = ("version", "board", "os", "python")
-
-
-def _sums_id(folder: str) -> str:
-    import hashlib
-
-    with open(os.path.join(folder, SUMS), "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()[:12]
 
 
 def cpu_parts(path: str = "/proc/cpuinfo") -> list[str]:
@@ -80,31 +73,40 @@ def check_space(manifest: dict[str, Any], folder: str) -> None:
 
 def _unpack(args: argparse.Namespace) -> None:
     keys = [key for path in args.keys for key in read_keys(path)]
+    sums = ""
 
-    def check(manifest: dict[str, Any]) -> None:
+    def check(manifest: dict[str, Any], text: bytes, signer: bytes) -> None:
+        nonlocal sums
+        sums = sums_id(text)
         check_board(manifest, args.force_board)
+        standing.check(args.prefix, manifest, f"{manifest['version']}-{sums}", signer, set(args.allow))
         if not args.no_space_check:
             check_space(manifest, os.path.dirname(args.target))
 
-    manifest = unpack(
-        args.source, args.target, Trust(keys, args.fingerprint.lower().replace("sha256", "SHA256")), check
-    )
-    values = {name: manifest[name] for name in SHELL_FIELDS}
-    values["runtimes"] = "+".join(manifest["runtimes"])
-    values["sums"] = _sums_id(args.target)
-    for name, value in values.items():
-        if not VALUE.fullmatch(str(value)):
-            raise BundleError(f"{MANIFEST}: '{name}' has the unusable value {value!r}")
-        print(f"{name}={value}")
+    accepted = args.fingerprint.lower().replace("sha256", "SHA256")
+    manifest = unpack(args.source, args.target, Trust(keys, accepted, standing.revoked(args.prefix)), check)
+    for name in SHELL_FIELDS:
+        print(f"{name}={manifest[name]}")
+    print(f"runtimes={'+'.join(manifest['runtimes'])}\nsums={sums}")
 
 
 def _keys_agree(args: argparse.Namespace) -> None:
-    pinned = read_keys(args.pinned)
-    if not set(read_keys(args.given)) <= set(pinned):
+    given, pinned = set(read_keys(args.given)), set(read_keys(args.pinned))
+    if given & set(standing.revoked(args.prefix)):
+        raise BundleError(f"{args.given}: this key was revoked; nothing was changed")
+    if not given <= pinned:
         raise BundleError(
             f"{args.given}: is another key than the one trusted since the first installation ({args.pinned}): "
             "nothing was changed. To trust another maker, add the key to that file yourself"
         )
+
+
+def _adopt(args: argparse.Namespace) -> None:
+    standing.adopt(args.prefix)
+
+
+def _require_signer(args: argparse.Namespace) -> None:
+    standing.require_signer(args.prefix, args.release)
 
 
 def _lock(args: argparse.Namespace) -> None:
@@ -190,12 +192,18 @@ def state(prefix: str) -> dict[str, Any]:
         with open(os.path.join(prefix, "current", MANIFEST), encoding="utf-8") as file:
             manifest = json.load(file)
         found |= {name: manifest[name] for name in ("version", "board", "os", "commit", "runtimes")}
+        found |= {"release": manifest.get("release", 0), "expires": manifest.get("expires")}
     except (OSError, ValueError, KeyError):
         found |= {"version": None}
     try:
         found["trusted"] = [fingerprint(key) for key in read_keys(os.path.join(prefix, "etc", "trusted.pub"))]
     except BundleError:
         found["trusted"] = []
+    try:
+        found["highest"] = standing.highest(prefix)
+        found["revoked"] = [fingerprint(key) for key in standing.revoked(prefix)]
+    except BundleError:
+        found |= {"highest": None, "revoked": None}
     found["confirmed"] = bool(current) and not os.path.lexists(os.path.join(prefix, "pending"))
     try:
         found["releases"] = sorted(n for n in os.listdir(os.path.join(prefix, "releases")) if not n.startswith("."))
@@ -214,7 +222,12 @@ def _status(args: argparse.Namespace) -> None:
         print(f"current:   {found['current']}" + ("" if found["confirmed"] else " (its health check has not ended)"))
         print(f"previous:  {found['previous'] or 'none'}")
         print(f"for:       {found.get('board')} with {found.get('os')}, from commit {found.get('commit')}")
+        until = f"until {found['expires']}" if found.get("expires") else "for good"
+        print(f"number:    {found.get('release')}, valid {until}")
+        print(f"highest:   {found['highest']}: an older bundle is refused")
         print(f"trusts:    {', '.join(found['trusted']) or 'no key'}")
+        if found["revoked"]:
+            print(f"revoked:   {', '.join(found['revoked'])}")
         print(f"in:        {args.prefix}\n{NOTICE}")
     if found["current"] is None:
         sys.exit(1)
@@ -236,7 +249,11 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--fingerprint", default="")
     made.add_argument("--force-board", action="store_true")
     made.add_argument("--no-space-check", action="store_true")
-    command("keys-agree", _keys_agree, "given", "pinned")
+    made.add_argument("--prefix", required=True)
+    made.add_argument("--allow", action="append", default=[], choices=("downgrade", "expired"))
+    command("keys-agree", _keys_agree, "given", "pinned", "prefix")
+    command("adopt", _adopt, "prefix")
+    command("require-signer", _require_signer, "prefix", "release")
     commands.add_parser("lock").set_defaults(run=_lock)
     commands.choices["lock"].add_argument("descriptor", type=int)
     command("link", _link, "target", "name")
@@ -248,16 +265,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _refuse(text: str) -> int:
+    """One line, whatever a hostile bundle has for names."""
+    print("edge-mdda:", "".join(c if c.isprintable() else "?" for c in text), file=sys.stderr)
+    return 1
+
+
 def main() -> int:
     args = _parser().parse_args()
     try:
         args.run(args)
     except BundleError as error:
-        print(f"edge-mdda: {error}", file=sys.stderr)
-        return 1
+        return _refuse(str(error))
     except OSError as error:
-        print(f"edge-mdda: {error.filename or 'error'}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        return _refuse(f"{error.filename or 'error'}: {error.strerror or error}")
     return 0
 
 

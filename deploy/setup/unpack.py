@@ -15,7 +15,7 @@ import stat
 import sys
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from ed25519 import verify
@@ -31,8 +31,14 @@ FORMAT = 1  # of the bundle
 MAX_SMALL = 1 << 20  # bytes of each of the first files
 MAX_FILE = 1 << 30  # bytes
 MAX_FILES = 10_000
+MAX_BETWEEN = 1 << 20  # bytes of headers and padding between two files, and after the last one
+MAX_BESIDE = 16 << 20  # bytes of what the manifest's size leaves out: itself, sums, bill of materials
+PLAIN_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)  # a sparse file is none: its size is no measure of the archive's
 STEP = 1 << 20  # bytes copied at a time
 SUM_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*)")
+MAX_TEXT = 200  # characters of a manifest's text
+MAX_SIZE = 2**53  # bytes: whole in every JSON reader
+VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # what the shell is given
 AGAIN = "copy it to this board again"
 
 
@@ -63,19 +69,47 @@ def read_keys(path: str) -> list[bytes]:
     return keys
 
 
+class _Bounded:
+    """An unpacked archive that ends with an error after so many bytes: headers, gaps and what follows are small.
+
+    Without it a few kilobytes, which unpack to a header or an end of any length, fill the memory or never end.
+    """
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self._file, self._path, self.left = file, path, 0
+
+    def read(self, size: int) -> bytes:
+        found = self._file.read(size)
+        self.left -= len(found)
+        if self.left < 0:
+            raise BundleError(f"{self._path}: unpacks to something that no bundle holds; nothing was changed")
+        return found
+
+
 def _from_archive(path: str) -> Iterator[Member]:
     """Files of an archive in its order, without its one top folder. Nothing is written; only plain files are let in."""
-    with gzip.open(path) as plain, tarfile.open(fileobj=plain, mode="r|") as archive:
-        for member in archive:
-            if member.isdir():
-                continue
-            _, slash, name = member.name.partition("/")
-            content = archive.extractfile(member) if member.isreg() and slash else None
-            if content is None:
-                raise BundleError(f"{path}: holds something other than files in one folder; it is no bundle")
-            yield name, member.size, content  # type: ignore[misc]
-        while plain.read(STEP):  # to the end: the check sum stands there
-            pass
+    with gzip.open(path) as unbounded:
+        plain = _Bounded(unbounded, path)  # type: ignore[arg-type]
+        plain.left = MAX_BETWEEN
+        with tarfile.open(fileobj=plain, mode="r|") as archive:  # type: ignore[call-overload]
+            for _ in range(2 * MAX_FILES):
+                member = archive.next()
+                archive.members = []  # else it keeps every one
+                if member is None:
+                    break
+                if member.isdir():
+                    continue
+                _, slash, name = member.name.partition("/")
+                content = archive.extractfile(member) if member.type in PLAIN_FILES and slash else None
+                if content is None:
+                    raise BundleError(f"{path}: holds something other than files in one folder; it is no bundle")
+                plain.left = min(member.size, MAX_FILE) + MAX_BETWEEN
+                yield name, member.size, content
+            else:
+                raise BundleError(f"{path}: holds too many files; it is no bundle")
+            plain.left = MAX_BETWEEN
+            while plain.read(STEP):  # to the end: the check sum stands there
+                pass
 
 
 def _from_folder(path: str) -> Iterator[Member]:
@@ -101,11 +135,13 @@ def _raise(error: OSError) -> None:
 class Trust:
     """Which keys may have signed: some public keys, or the fingerprint of one."""
 
-    def __init__(self, keys: list[bytes], accepted: str = "") -> None:
-        self.keys, self.accepted = keys, accepted
+    def __init__(self, keys: list[bytes], accepted: str = "", revoked: Sequence[bytes] = ()) -> None:
+        self.keys, self.accepted, self.revoked = keys, accepted, revoked
 
     def choose(self, claimed: bytes) -> bytes:
         """The trusted key that a bundle says it was signed with; BundleError where it is not trusted."""
+        if claimed in self.revoked:
+            raise BundleError(f"it is signed with a key that was revoked ({fingerprint(claimed)}); nothing was changed")
         if claimed in self.keys or (not self.keys and self.accepted == fingerprint(claimed)):
             return claimed
         shown = fingerprint(claimed)
@@ -145,7 +181,16 @@ def _small(members: Iterator[Member], wanted: str) -> bytes:
     return content.read(MAX_SMALL)
 
 
-def unpack(source: str, target: str, trust: Trust, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+Check = Callable[[dict[str, Any], bytes, bytes], None]
+"""Called with manifest, text of the check sums and key of the signature."""
+
+
+def sums_id(text: bytes) -> str:
+    """What tells one bundle of a version from another: the beginning of the hash over its check sums."""
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
+def unpack(source: str, target: str, trust: Trust, check: Check) -> dict[str, Any]:
     """Copy a bundle's files to ``target``, a new folder, and return its manifest.
 
     Parameters
@@ -157,7 +202,7 @@ def unpack(source: str, target: str, trust: Trust, check: Callable[[dict[str, An
     trust : Trust
         Who may have signed.
     check : callable
-        Called with the manifest, after the signature held and before anything large is copied; may raise BundleError.
+        Called after the signature held and before anything large is copied; may raise BundleError.
 
     Raises
     ------
@@ -174,9 +219,7 @@ def unpack(source: str, target: str, trust: Trust, check: Callable[[dict[str, An
         raise BundleError(f"{name}: {error.strerror or error}; nothing was changed") from None
 
 
-def _unpack(
-    members: Iterator[Member], target: str, trust: Trust, check: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
+def _unpack(members: Iterator[Member], target: str, trust: Trust, check: Check) -> dict[str, Any]:
     first = {name: _small(members, name) for name in FIRST[:3]}
     try:
         claimed = bytes.fromhex(first[SIGNER].decode("ascii"))
@@ -190,7 +233,8 @@ def _unpack(
     for name in (SIGNER, MANIFEST):
         _require(hashlib.sha256(first[name]).hexdigest() == sums.pop(name), name)
     manifest = read_manifest(first[MANIFEST])
-    check(manifest)
+    check(manifest, first[SUMS], key)
+    room = manifest["bundle_bytes"] + MAX_BESIDE
     os.mkdir(target)
     for name, content in first.items():
         _write(os.path.join(target, name), iter([content]))
@@ -199,8 +243,9 @@ def _unpack(
             raise BundleError(
                 f"{name}: the signed list does not name this file; unpack the bundle into an empty folder"
             )
-        if size > MAX_FILE:
-            raise BundleError(f"{name}: is too large")
+        room -= size
+        if not 0 <= size <= MAX_FILE or room < 0:
+            raise BundleError(f"{name}: is too large: the bundle says that it is smaller. {AGAIN.capitalize()}")
         path = os.path.join(target, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         _require(_write(path, iter(lambda file=file: file.read(STEP), b"")) == sums.pop(name), name)  # type: ignore[misc]
@@ -223,17 +268,78 @@ def _write(path: str, parts: Iterator[bytes]) -> str:
     return digest.hexdigest()
 
 
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name twice")
+    return dict(pairs)
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT and value.isprintable()
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_SIZE
+
+
+def _is_value(value: object) -> bool:
+    return isinstance(value, str) and bool(VALUE.fullmatch(value))
+
+
+def _is_wheel(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and _is_value(value.get("file"))
+        and not str(value["file"]).startswith(".")
+        and isinstance(value.get("installed"), bool)
+    )
+
+
+def _is_pattern(value: object) -> bool:
+    return _is_text(value) and not str(value).startswith("/") and ".." not in str(value).split("/")
+
+
+def _are(each: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and len(value) <= MAX_FILES and all(map(each, value))
+
+
+FIELDS: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("board_title", "os_title", "arch", "cpu", "glibc"), _is_text),
+    **dict.fromkeys(("version", "board", "os", "python"), _is_value),
+    **dict.fromkeys(("bundle_bytes", "installed_bytes"), _is_size),
+    "cpu_parts": _are(_is_text),
+    "runtimes": _are(_is_value),
+    "wheels": _are(_is_wheel),
+    "trim": _are(_is_pattern),
+}
+"""What the installer reads of a manifest, and what it must be."""
+
+
 def read_manifest(text: bytes) -> dict[str, Any]:
-    """The manifest, which is trusted by now but may be of another version."""
+    """The manifest, which is trusted by now but may be of another version, or made by something that is broken.
+
+    Raises
+    ------
+    BundleError
+        No JSON, another format, or a field that is not what :data:`FIELDS` says.
+    """
     try:
-        manifest: dict[str, Any] = json.loads(text)
+        manifest: dict[str, Any] = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
         number = manifest["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise BundleError(f"{MANIFEST} is not usable: make the bundle again") from None
     if number != FORMAT:
+        shown = number if _is_size(number) else "unknown"
         raise BundleError(
-            f"the bundle has format {number}, this installer knows {FORMAT}: use the bundle's own install.sh"
+            f"the bundle has format {shown}, this installer knows {FORMAT}: use the bundle's own install.sh"
         )
+    for name, good in FIELDS.items():
+        if not good(manifest.get(name)):
+            raise BundleError(f"{MANIFEST}: '{name}' is missing or has an unusable value: make the bundle again")
     return manifest
 
 
