@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from edge_mdda.station.auth import Gate
 from edge_mdda.station.judge import Judge
 from edge_mdda.station.pages import Station
 from edge_mdda.station.store import Store
+
+with warnings.catch_warnings():
+    # Starlette would rather have httpx2, which needs a newer idna than the robustness extra's packages allow.
+    warnings.simplefilter("ignore", UserWarning)
+    from starlette.testclient import TestClient
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1:8080"
@@ -30,8 +36,6 @@ class Browser:
     """Follows forms as a browser would: cookie, origin and token come from the pages."""
 
     def __init__(self, app) -> None:
-        from starlette.testclient import TestClient
-
         self.client = TestClient(app, base_url=ORIGIN, raise_server_exceptions=False)
         self.page = self.get("/")
 

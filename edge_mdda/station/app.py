@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from edge_mdda import __version__
 from edge_mdda.errors import StationError
-from edge_mdda.station import login_pages, picture_pages, visit_pages
+from edge_mdda.station import api, login_pages, picture_pages, visit_pages
 from edge_mdda.station.auth import BOARD, User
 from edge_mdda.station.pages import HERE, Station, login_page, render, station_of
 from edge_mdda.station.security import SAFE_METHODS, Guard, TooLargeError
@@ -34,6 +34,8 @@ def healthz(request: Request) -> Response:
 
 
 def _page(request: Request, status: int, text: str) -> Response:
+    if request.url.path.startswith("/api/"):
+        return JSONResponse({"error": text}, status)
     if not hasattr(request.state, "user"):  # refused before it was known who asks
         request.state.user = None
     try:
@@ -50,7 +52,7 @@ async def _http_problem(request: Request, error: Exception) -> Response:
 
 
 async def _too_large(request: Request, error: Exception) -> Response:
-    return PlainTextResponse("Too large.\n", 413)
+    return _page(request, 413, "Too large.")
 
 
 async def _station_problem(request: Request, error: Exception) -> Response:
@@ -101,6 +103,7 @@ def make_app(station: Station, hosts: set[str]) -> Guard:
             *visit_pages.ROUTES,
             *picture_pages.ROUTES,
             *login_pages.ROUTES,
+            *api.ROUTES,
             Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
         ],
         middleware=[Middleware(_WhoAsks)],

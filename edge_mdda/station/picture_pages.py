@@ -120,6 +120,11 @@ def withdraw(request: Request, form: FormData) -> Response:
 
 
 def view(request: Request) -> Response:
+    """One view of a picture."""
+    return stored_view(request)
+
+
+def stored_view(request: Request) -> Response:
     """One view of a picture: as it was stored, or as the network saw it."""
     store = station_of(request).store
     row = found(findings.picture_of(store, request.path_params["picture"]), "picture")

@@ -24,6 +24,7 @@ METHODS = (*SAFE_METHODS, "POST")
 MAX_FORM = 1 << 16  # bytes of a request without a picture
 ENVELOPE = 1 << 16  # bytes of a form around a picture
 COOKIE = "station"
+SMALL_KINDS = ("application/x-www-form-urlencoded", "application/json")
 SID = re.compile(r"[0-9a-f]{64}")
 API = "/api/"
 HEADERS = {
@@ -109,7 +110,7 @@ class Guard:
             return 421, "This station does not answer to that name: open the address that it printed at its start."
         if scope["method"] not in METHODS:
             return 405, "This method is not used here."
-        if scope["method"] not in SAFE_METHODS and not (api and "authorization" in headers):
+        if scope["method"] not in SAFE_METHODS and not api:  # there, no cookie counts
             own = f"{'https' if self.tls else 'http'}://{hosts[0].lower()}"
             if headers.get("origin", "").lower() != own:
                 return 403, "This request came from another page: use the station's own pages."
@@ -122,7 +123,7 @@ class Guard:
 
     def _limit(self, headers: Headers) -> int:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        return MAX_FORM if kind == "application/x-www-form-urlencoded" else self.max_bytes + ENVELOPE
+        return MAX_FORM if kind in SMALL_KINDS else self.max_bytes + ENVELOPE
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """``receive`` that stops a body which has no length or lies about it."""
