@@ -219,3 +219,55 @@ def test_trouble_with_the_disk_is_a_page_that_says_what_to_do(site, browser, mon
     monkeypatch.setattr(app_module.visit_pages.charts, "add_patient", fail)
     page = browser.post("/patients", {"own_id": "x"})
     assert page.status_code == status and says in page.text
+
+
+def test_what_was_typed_can_be_sent_again_once_the_disk_has_room(site, browser, monkeypatch):
+    import html
+    import sqlite3
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    typed = {"own_id": "Again-1", "name": 'O\'Neil "Al" <x>', "sex": "male"}
+    with monkeypatch.context() as patch:
+        patch.setattr(app_module.visit_pages.charts, "add_patient", full)
+        page = browser.post("/patients", typed)
+    form = page.text.partition("<main")[2]
+    fields = {key: html.unescape(value) for key, value in re.findall(r'name="(\w+)" value="([^"]*)"', form)}
+    assert page.status_code == 507 and {name: fields[name] for name in typed} == typed
+    assert 'action="/patients"' in form
+    page = browser.post("/patients", fields, token=fields.pop("csrf"))
+    assert page.status_code == 200 and "Again-1" in page.text
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    """A file system of 2 MiB, where this process may mount one."""
+    import os
+    import subprocess
+
+    place = tmp_path / "small"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        with station_in(place / "data") as station:
+            browser = Browser(application(station))
+            lesion = browser.new_lesion()
+            statuses = []
+            for number in range(80):
+                content = DRAWN + bytes(50_000) + bytes([number])
+                page = browser.post(f"{lesion}/pictures", files={"pictures": ("x.jpg", content, "image/jpeg")})
+                statuses.append(page.status_code)
+                if statuses[-1] == 507:
+                    break
+            assert statuses[-1] == 507 and "The disk is full" in page.text, statuses
+            store = station.store
+            files = {row[0] for row in store.rows("SELECT sha256 FROM files")}
+            assert set(store.blobs.names()) == files and not store.blobs.unfinished()
+            assert store.row("PRAGMA integrity_check")[0] == "ok"
+            assert browser.get("/").status_code == 200 and browser.get(lesion).status_code == 200
+            page = browser.post("/patients", {"own_id": "later", "name": "kept"})
+            assert page.status_code in (200, 507)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)

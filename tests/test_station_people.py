@@ -224,3 +224,13 @@ def test_a_device_token_is_shown_once_and_kept_as_a_hash(site):
     device = site[0].store.row("SELECT id FROM devices")[0]
     browser.post(f"/staff/devices/{device}/stop")
     assert auth.device_of(site[0].store, f"Bearer {token}") is None
+
+
+def test_a_locked_station_keeps_no_picture_in_memory_and_leads_back(site):
+    browser = Browser(site[1])
+    browser.get("/")
+    files = {"pictures": ("x.jpg", b"x" * 100_000, "image/jpeg")}
+    page = browser.client.post(
+        "/lesions/0123456789abcdef/pictures", files=files, headers={"origin": "http://127.0.0.1:8080"}
+    )
+    assert page.status_code == 401 and 'name="next" value="/lesions/0123456789abcdef"' in page.text

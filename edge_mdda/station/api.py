@@ -20,7 +20,7 @@ from edge_mdda import NOTICE, __version__
 from edge_mdda.errors import ImageError, StationError
 from edge_mdda.picture.decode import check_header
 from edge_mdda.station import auth, charts, findings
-from edge_mdda.station.pages import found, station_of, who, year
+from edge_mdda.station.pages import found, station_of, uploads, who, year
 from edge_mdda.station.picture_pages import judge, stored_view
 
 ROOT = "/api/v1"
@@ -43,7 +43,10 @@ def endpoint(handler: Answer) -> Callable[[Request], Awaitable[Response]]:
                 {"www-authenticate": "Bearer"},
             )
         request.state.user = user
-        body = await request.body() if request.method == "POST" else b""
+        body = b""
+        if request.method == "POST":
+            async with uploads(station_of(request)):
+                body = await request.body()
         return await run_in_threadpool(handler, request, body)
 
     return answer

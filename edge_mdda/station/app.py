@@ -39,7 +39,7 @@ def _page(request: Request, status: int, text: str) -> Response:
     if not hasattr(request.state, "user"):  # refused before it was known who asks
         request.state.user = None
     try:
-        return render(request, "error.html", status, code=status, text=text)
+        return render(request, "error.html", status, code=status, text=text, typed=getattr(request.state, "typed", {}))
     except (sqlite3.Error, OSError):  # the page reads the records, too
         return PlainTextResponse(f"{text}\n", status)
 

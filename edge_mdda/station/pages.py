@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -12,13 +15,14 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from edge_mdda import NOTICE, __version__
+from edge_mdda.errors import StationError
 from edge_mdda.files import Limits
 from edge_mdda.station import charts, findings
 from edge_mdda.station.auth import Gate
@@ -30,6 +34,7 @@ from edge_mdda.station.store import Store, day_of, local
 HERE = Path(__file__).parent
 SEE_OTHER = 303
 MAX_FIELDS, MAX_FILES = 40, 8
+MAX_UPLOADS = 4  # requests with pictures that are read at a time
 ADVICE = {"refer": "REFER", "retake": "RETAKE", "routine": "no sign that asks for referral"}
 LIMITS_TEXT = (
     "In other clinics it misses more: of 307 malignant lesions of the official ISIC 2018 test set 15 got no sign"
@@ -49,6 +54,7 @@ class Station:
     gate: Gate
     demo: bool = False
     tls: bool = False
+    uploads: asyncio.Semaphore | None = None
     templates: Environment = field(default_factory=lambda: _environment())
 
 
@@ -130,7 +136,7 @@ def login_page(request: Request, form: FormData | None = None, errors: object = 
     if form is not None and request.url.path == "/login":
         after = own_path(form.get("next"))
         kept = {k: v for k, v in form.items() if k.startswith(KEPT) and isinstance(v, str)}
-    elif form is not None and any(isinstance(value, UploadFile) for value in form.values()):
+    elif request.method == "POST" and form is None:
         after = request.url.path.rpartition("/")[0]  # pictures are not carried: back to the page that sends them
     elif form is not None:
         kept = {KEPT + k: v for k, v in form.items() if isinstance(v, str) and k not in ("csrf", "pin")}
@@ -172,6 +178,14 @@ def posted(handler: Handler, locked: bool = True) -> Callable[[Request], Awaitab
 
     async def endpoint(request: Request) -> Response:
         station = station_of(request)
+        if locked and request.state.user is None and not is_text(request):
+            async for _ in request.stream():
+                pass  # a browser shows the answer only once it has sent everything; a stranger fills no memory
+            return await run_in_threadpool(login_page, request)
+        async with nullcontext() if is_text(request) else uploads(station):
+            return await answered(request, station)
+
+    async def answered(request: Request, station: Station) -> Response:
         # Pictures stay in memory and are never spilled to a temporary folder.
         MultiPartParser.spool_max_size = max(MultiPartParser.spool_max_size, station.limits.max_bytes + 1)
         async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS) as form:
@@ -181,10 +195,26 @@ def posted(handler: Handler, locked: bool = True) -> Callable[[Request], Awaitab
                 raise HTTPException(403, "This page was open too long. Go back, reload it, and send it again.")
             if locked and request.state.user is None:
                 return await run_in_threadpool(login_page, request, form)
-            return await run_in_threadpool(handler, request, form)
+            try:
+                return await run_in_threadpool(handler, request, form)
+            except (StationError, sqlite3.Error, OSError) as error:
+                request.state.typed = texts(form)
+                raise error from None
 
     endpoint.__name__ = handler.__name__
     return endpoint
+
+
+def is_text(request: Request) -> bool:
+    """Whether a request carries a small form without files, by what it says of itself; the guard holds it to that."""
+    return request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+
+
+def uploads(station: Station) -> asyncio.Semaphore:
+    """Room for as many pictures at once as memory bears."""
+    if station.uploads is None:  # made by the loop that uses it
+        station.uploads = asyncio.Semaphore(MAX_UPLOADS)
+    return station.uploads
 
 
 def texts(form: FormData) -> Mapping[str, str]:

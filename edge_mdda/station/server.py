@@ -29,7 +29,7 @@ from edge_mdda.station.pages import Station
 from edge_mdda.station.store import Store
 
 BACKLOG = 64  # connections that wait
-MAX_AT_ONCE = 64  # requests in work; more get 503 at once
+MAX_AT_ONCE = 256  # connections, idle ones too; more get 503 at once. A browser opens six
 KEEP_ALIVE_S = 15  # seconds that an idle connection stays open
 STOP_S = 10  # seconds that requests in work are given at the end
 SECRET_BYTES = 32
