@@ -1,7 +1,8 @@
 """The station's records under kills and power cuts, and the station under load.
 
-python -m benchmarks.station                        everything, about a quarter of an hour
+python -m benchmarks.station                        # everything but the pictures, about five minutes
 python -m benchmarks.station kills power --kills 50
+python -m benchmarks.station screenshots            # the README's pictures of the pages; needs Chromium
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from benchmarks.station.invariants import FIGURES
 
 PARTS = ("kills", "power", "load", "search")
+PICTURES = "screenshots"
 
 
 def main() -> int:
@@ -25,7 +27,7 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=100_000, metavar="N", help="in the database (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     args = parser.parse_args()
-    if set(args.parts) - set(PARTS):
+    if set(args.parts) - {*PARTS, PICTURES}:
         parser.error(f"the parts are {', '.join(PARTS)}")
     failed = False
     for part in args.parts or PARTS:
@@ -40,6 +42,10 @@ def main() -> int:
             found = power.run(args.cuts, args.seed)
             control = power.run(args.cuts // 10, args.seed, syncs=False)
             found["control_without_syncs"] = {name: control[name] for name in ("cuts", *FIGURES)}
+        elif part == PICTURES:
+            from benchmarks.station import screenshots
+
+            found = screenshots.run()
         elif part == "load":
             from benchmarks.station import load
 

@@ -53,6 +53,18 @@ def add_actions(actions: Any) -> None:
         "--name", action="append", default=[], metavar="HOST", help="one more name or address of this machine"
     )
     tls.set_defaults(run=_certificate, parser=tls)
+    unit = actions.add_parser("unit", help="print a systemd unit for the station")
+    unit.set_defaults(run=_unit, parser=unit)
+
+
+def _unit(args: argparse.Namespace) -> int:
+    from shutil import which
+
+    template = Path(__file__).parents[1] / "station" / "edge-mdda-station.service"
+    # A link to Python's own script is what "which" finds; without one, this very interpreter runs the package.
+    here = which("edge-mdda") or f"{sys.executable} -m edge_mdda"
+    print(template.read_text(encoding="utf-8").replace("/opt/edge-mdda/bin/edge-mdda serve", f"{here} serve"), end="")
+    return EXIT_OK
 
 
 def _audit(args: argparse.Namespace) -> int:
