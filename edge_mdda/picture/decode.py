@@ -25,6 +25,7 @@ from edge_mdda.files import (
 )
 from edge_mdda.picture.codec_stderr import quiet_codecs
 from edge_mdda.picture.headers import Header, read_header
+from edge_mdda.picture.parsing import Primaries
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,10 +53,10 @@ PADDING_BYTES = 16  # bytes left over that are taken for a camera's padding
 
 
 def decode(content: Content, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
-    """Decode a JPEG, PNG, WebP, BMP or TIFF picture.
+    """Decode a JPEG, PNG, WebP, BMP or TIFF picture; HEIC where the package pillow-heif is installed.
 
     The EXIF orientation is applied, transparency is composited on white, 16-bit samples are scaled to 8 bits, and
-    grey, palette and CMYK pictures become RGB.  Embedded colour profiles are ignored.
+    grey, palette and CMYK pictures become RGB, and colours are brought from the picture's profile to sRGB.
 
     Parameters
     ----------
@@ -117,6 +118,8 @@ def _upright_tiff(data: bytes, entry: int) -> bytes:
 def _decode_rgb(data: bytes, header: Header) -> np.ndarray:
     import cv2
 
+    if header.format == "HEIC":
+        return _decode_heic(data, header)
     if header.orientation_entry is not None:  # libtiff would apply some orientations itself and OpenCV others
         data = _upright_tiff(data, header.orientation_entry)
     try:
@@ -125,6 +128,27 @@ def _decode_rgb(data: bytes, header: Header) -> np.ndarray:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from None
         raise _corrupt(header) from None
+
+
+def _decode_heic(data: bytes, header: Header) -> np.ndarray:
+    from edge_mdda.picture.heic import decode_heic
+
+    pixels, profile, primaries = decode_heic(data)
+    if pixels.dtype != "uint8" or pixels.shape[2:] not in ((3,), (4,)) or pixels[..., 0].size > header.pixels:
+        raise _corrupt(header)
+    bgra = pixels[..., [2, 1, 0, 3]] if pixels.shape[2] == 4 else None
+    rgb = pixels.copy() if bgra is None else _on_white(bgra, premultiplied=False)
+    return _in_srgb(rgb, profile, primaries)
+
+
+def _in_srgb(rgb: np.ndarray, profile: bytes | None, primaries: Primaries | None) -> np.ndarray:
+    """Bring (H, W, 3) uint8 RGB to sRGB, in place."""
+    if profile is None and primaries is None:  # as nearly all are: nothing more is loaded
+        return rgb
+    from edge_mdda.picture.colour import converter
+
+    convert = converter(profile, primaries)
+    return rgb if convert is None else convert(rgb)
 
 
 def _corrupt(header: Header) -> DamagedImageError:
@@ -184,7 +208,8 @@ def _to_rgb(pixels: np.ndarray, header: Header) -> np.ndarray:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     elif pixels.shape[2] == 4:
         pixels = _on_white(pixels, header.premultiplied)
-    return np.ascontiguousarray(_upright(pixels, header.orientation), dtype=np.uint8)
+    upright = np.ascontiguousarray(_upright(pixels, header.orientation), dtype=np.uint8)
+    return _in_srgb(upright, header.profile, header.primaries)
 
 
 def _on_white(bgra: np.ndarray, premultiplied: bool) -> np.ndarray:
