@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
 import zlib
 
 import numpy as np
@@ -85,8 +84,9 @@ def test_orientation_is_found_in_odd_exif(kind, order, form):
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_pillow_agrees_where_it_reads_the_form(order):
     image, ops = pytest.importorskip("PIL.Image"), pytest.importorskip("PIL.ImageOps")
-    for form in ("a long", "count of millions", "a loop", "twice a size"):
-        for kind in ("PNG", "WebP"):
+    compared = 0
+    for form in ("a long", "signed", "more entries claimed", "a loop", "twice a size"):
+        for kind in ("PNG", "WebP", "JPEG"):
             data = with_exif(SAMPLES[kind](), odd_blocks(order, 6)[form])
             try:
                 with image.open(io.BytesIO(data)) as opened:
@@ -94,7 +94,9 @@ def test_pillow_agrees_where_it_reads_the_form(order):
             except Exception:
                 continue
             if turned.shape != (HEIGHT, WIDTH, 3):  # it has read the orientation
-                assert np.array_equal(decode(data), turned)
+                assert off_by(decode(data), turned) <= (2 if kind == "JPEG" else 0)
+                compared += 1
+    assert compared >= 3
 
 
 def test_a_second_exif_block_counts_where_the_first_says_nothing():
@@ -202,7 +204,7 @@ def test_tiff_directories_that_go_round_in_a_circle_or_outside():
     ],
 )
 def test_a_cameras_raw_file_is_refused_instead_of_its_preview(data):
-    assert refusal(data)
+    assert "raw file" in refusal(data)
 
 
 def test_animations_are_refused():
@@ -318,4 +320,3 @@ def test_without_the_package_a_heic_file_says_what_to_install(tmp_path):
     assert len(done.stderr.splitlines()) == 1
     assert "pip install 'edge-mdda[heic]'" in done.stderr
     assert "a.heic" in done.stderr
-    assert sys.version_info >= (3, 10)
