@@ -46,6 +46,9 @@ def add_command(commands: Any, parents: Sequence[argparse.ArgumentParser] = ()) 
     serve.add_argument(
         "--data", type=Path, metavar="DIR", help=f"folder of the records ({DATA_SETTING}, or the user's own)"
     )
+    serve.add_argument(
+        "--camera", metavar="DEVICE", help="the board's own camera, as /dev/video0 (else each browser uses its own)"
+    )
     serve.add_argument("--lan", action="store_true", help="answer the clinic's own network, too: needs TLS and PINs")
     serve.add_argument("--certificate", type=Path, metavar="PEM", help="TLS certificate (DIR/tls/certificate.pem)")
     serve.add_argument("--key", type=Path, metavar="PEM", help="its key (DIR/tls/key.pem)")
@@ -83,4 +86,4 @@ def _run(args: argparse.Namespace) -> int:
         lan = Lan(
             args.certificate or folder / TLS_FOLDER / CERTIFICATE, args.key or folder / TLS_FOLDER / KEY, args.name
         )
-    return run(Settings(folder, args.port, args.demo, screener, limits(args), lan))
+    return run(Settings(folder, args.port, args.demo, screener, limits(args), lan, args.camera))

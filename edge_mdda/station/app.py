@@ -17,13 +17,14 @@ from starlette.staticfiles import StaticFiles
 
 from edge_mdda import __version__
 from edge_mdda.errors import StationError
-from edge_mdda.station import api, login_pages, picture_pages, visit_pages
+from edge_mdda.station import api, camera_pages, login_pages, picture_pages, visit_pages
 from edge_mdda.station.auth import BOARD, User
 from edge_mdda.station.pages import HERE, Station, login_page, render, station_of
 from edge_mdda.station.security import SAFE_METHODS, Guard, TooLargeError
 from edge_mdda.station.store import says
 
 OUT_OF_ORDER, NO_ROOM = 503, 507
+BY_ITSELF = ("/look", "/camera/live", "/camera/state")  # what a live view asks; it keeps nothing unlocked
 OPEN_TO_ALL = ("/login", "/healthz")  # without a PIN; and static files
 
 
@@ -92,7 +93,7 @@ class _WhoAsks:
 
     def _user(self, request: Request) -> User | None:
         gate = station_of(request).gate
-        return BOARD if gate.is_open() else gate.user(request.state.sid, request.url.path != "/look")
+        return BOARD if gate.is_open() else gate.user(request.state.sid, request.url.path not in BY_ITSELF)
 
 
 def make_app(station: Station, hosts: set[str]) -> Guard:
@@ -103,6 +104,7 @@ def make_app(station: Station, hosts: set[str]) -> Guard:
             *visit_pages.ROUTES,
             *picture_pages.ROUTES,
             *login_pages.ROUTES,
+            *camera_pages.ROUTES,
             *api.ROUTES,
             Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
         ],

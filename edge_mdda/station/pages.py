@@ -26,6 +26,7 @@ from edge_mdda.errors import StationError
 from edge_mdda.files import Limits
 from edge_mdda.station import charts, findings
 from edge_mdda.station.auth import Gate
+from edge_mdda.station.camera import Camera
 from edge_mdda.station.judge import Judge
 from edge_mdda.station.security import csrf_token
 from edge_mdda.station.sites import FACES, HEIGHT, SITES, WIDTH
@@ -54,6 +55,8 @@ class Station:
     gate: Gate
     demo: bool = False
     tls: bool = False
+    camera: Camera | None = None
+    """The board's own camera."""
     uploads: asyncio.Semaphore | None = None
     templates: Environment = field(default_factory=lambda: _environment())
 
@@ -100,6 +103,7 @@ def render(request: Request, template: str, status: int = 200, **context: Any) -
         csrf=csrf_token(station.secret, request.state.sid),
         user=user,
         demo=station.demo,
+        board_camera=station.camera is not None,
         clock_unsure=not station.store.now()[1],
         path=request.url.path,
         **context,

@@ -148,14 +148,19 @@ def look(request: Request, form: FormData) -> Response:
     frame = form.get("frame")
     if not isinstance(frame, UploadFile):
         raise HTTPException(400, "There is no frame in this request.")
+    return JSONResponse(advice_of(station_of(request), frame.file.read()))
+
+
+def advice_of(station: Station, frame: bytes) -> dict[str, object]:
+    """What the checks say of a frame: whether it is good (None where nobody could look), and a sentence."""
     try:
-        said = station_of(request).judge.try_ask({"do": "look"}, [frame.file.read()])
+        said = station.judge.try_ask({"do": "look"}, [frame])
     except StationError as error:
-        return JSONResponse({"ok": False, "says": str(error)})
+        return {"ok": False, "says": str(error)}
     if said is None:
-        return JSONResponse({"ok": None, "says": ""})
+        return {"ok": None, "says": ""}
     advice = next((check["advice"] for check in said[0]["quality"] if not check["ok"]), "")
-    return JSONResponse({"ok": not advice, "says": advice or "good: take the picture"})
+    return {"ok": not advice, "says": advice or "good: take the picture"}
 
 
 ROUTES = [

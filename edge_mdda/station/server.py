@@ -12,7 +12,9 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -23,6 +25,7 @@ from edge_mdda.errors import StationError
 from edge_mdda.files import Limits
 from edge_mdda.station.app import make_app
 from edge_mdda.station.auth import Gate, require_admin
+from edge_mdda.station.camera import Camera
 from edge_mdda.station.judge import Judge
 from edge_mdda.station.network import EVERYWHERE, LOOPBACK, check_pair, fingerprint, hosts_of, names_of
 from edge_mdda.station.pages import Station
@@ -57,6 +60,8 @@ class Settings:
     limits: Limits
     lan: Lan | None = None
     """None: this machine alone."""
+    camera: str | None = None
+    """Device of the board's own camera, or a file of JPEGs."""
 
 
 def secret_of(store: Store) -> bytes:
@@ -94,6 +99,12 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _end(server: uvicorn.Server, camera: Camera | None, number: int, frame: FrameType | None) -> None:
+    if camera:  # or its live view would never end
+        threading.Thread(target=camera.close).start()
+    server.handle_exit(number, frame)
+
+
 def _stop(*_: object) -> None:
     raise SystemExit(0)
 
@@ -106,12 +117,15 @@ def run(settings: Settings) -> int:
         check_pair(settings.lan.certificate, settings.lan.key)
     listener = listen(EVERYWHERE if settings.lan else LOOPBACK, settings.port)
     try:
+        camera = Camera(settings.camera) if settings.camera else None
         store = Store(folder)
         judge = Judge({**settings.screener, "max_pixels": settings.limits.max_pixels,
                        "max_bytes": settings.limits.max_bytes})  # fmt: skip
         try:
-            _serve(settings, store, judge, listener)
+            _serve(settings, store, judge, listener, camera)
         finally:
+            if camera:
+                camera.close()
             judge.close()
             store.close()
     finally:
@@ -129,7 +143,7 @@ def _warm_up(judge: Judge) -> None:
         complain("pictures cannot be judged", error)
 
 
-def _serve(settings: Settings, store: Store, judge: Judge, listener: socket.socket) -> None:
+def _serve(settings: Settings, store: Store, judge: Judge, listener: socket.socket, camera: Camera | None) -> None:
     port = listener.getsockname()[1]
     lan = settings.lan
     names = [LOOPBACK, "localhost", *(names_of(lan.names) if lan else [])]
@@ -137,6 +151,7 @@ def _serve(settings: Settings, store: Store, judge: Judge, listener: socket.sock
     if lan:
         require_admin(store)
     station = Station(store, judge, settings.limits, secret_of(store), Gate(store), settings.demo, lan is not None)
+    station.camera = camera
     if store.swept:
         print(f"edge-mdda: removed {len(store.swept)} file(s) of writes that were never completed", file=sys.stderr)
     if store.missing:
@@ -172,5 +187,5 @@ def _serve(settings: Settings, store: Store, judge: Judge, listener: socket.sock
     print(f"edge-mdda: {NOTICE}", flush=True)
     server = _Server(config)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, server.handle_exit)
+        signal.signal(number, partial(_end, server, camera))
     server.run(sockets=[listener])
