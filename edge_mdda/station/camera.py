@@ -1,7 +1,7 @@
 """The board's own camera: a child that delivers JPEGs, and the station's side that outlives its death.
 
 The child is ``python -m edge_mdda.station.camera SOURCE``. A V4L2 device is read through OpenCV in Motion JPEG, so that
-a picture is kept as the sensor's own bytes; a file of JPEGs one after the other stands for a camera where there is none.
+a picture is kept as the sensor's own bytes; a file of JPEGs one after the other stands in where there is no camera.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Camera:
         self._frame: Frame | None = None
         self._problem = ""
         self._wanted = 0.0
+        self._waiting = 0
         self._heard = 0.0
         self._thread: threading.Thread | None = None
         self._child: subprocess.Popen[bytes] | None = None
@@ -86,12 +87,17 @@ class Camera:
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, daemon=True, name="camera")
                 self._thread.start()
-            while not self._closed and (self._frame is None or self._frame.number <= number):
-                left = end - time.monotonic()
-                if left <= 0:
-                    return None
-                self._changed.wait(left)
-            return None if self._closed else self._frame
+            self._waiting += 1
+            try:
+                while not self._closed and (self._frame is None or self._frame.number <= number):
+                    left = end - time.monotonic()
+                    if left <= 0:
+                        return None
+                    self._changed.wait(left)
+                return None if self._closed else self._frame
+            finally:
+                self._waiting -= 1
+                self._wanted = time.monotonic()
 
     def latest(self) -> int:
         """The number of the last frame; 0 where there was none."""
@@ -110,7 +116,8 @@ class Camera:
             thread.join(timeout=5)
 
     def _is_wanted(self) -> bool:
-        return not self._closed and time.monotonic() - self._wanted < self._unused_s
+        looks = self._waiting > 0 or time.monotonic() - self._wanted < self._unused_s
+        return looks and not self._closed
 
     def _run(self) -> None:
         while True:
