@@ -22,6 +22,7 @@ examples:
   edge-mdda serve certificate                make a certificate; prints its fingerprint
   edge-mdda serve --lan                      for the phones and laptops of the clinic's own network
   edge-mdda serve audit                      verify the audit log
+  edge-mdda serve backup /media/stick        copy the records, while the station runs; 'restore' is the way back
   edge-mdda serve unit                       print a systemd unit
   edge-mdda serve demo-visit OUT             write a drawn visit as report, DICOM and FHIR
 

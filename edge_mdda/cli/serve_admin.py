@@ -7,10 +7,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_mdda.cli.options import EXIT_FAILED, EXIT_OK
 from edge_mdda.console import complain
+
+if TYPE_CHECKING:
+    from edge_mdda.station.backups import Copied
 
 ROLES = ("operator", "clinician", "admin")
 DATA_SETTING = "EDGE_MDDA_STATION"
@@ -53,8 +56,41 @@ def add_actions(actions: Any) -> None:
         "--name", action="append", default=[], metavar="HOST", help="one more name or address of this machine"
     )
     tls.set_defaults(run=_certificate, parser=tls)
+    copy = actions.add_parser("backup", parents=[where], help="copy the records, while the station runs")
+    copy.add_argument("folder", type=Path, metavar="TO", help="a folder on another disk; only what is new is copied")
+    copy.set_defaults(run=_backup, parser=copy)
+    back = actions.add_parser("restore", parents=[where], help="make the records from a backup")
+    back.add_argument("folder", type=Path, metavar="FROM", help="a folder that 'backup' wrote")
+    back.set_defaults(run=_restore, parser=back)
     unit = actions.add_parser("unit", help="print a systemd unit for the station")
     unit.set_defaults(run=_unit, parser=unit)
+
+
+def _backup(args: argparse.Namespace) -> int:
+    from edge_mdda.station import backups
+
+    return _tell_copied(backups.back_up(data_folder(args), args.folder), args.folder)
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from edge_mdda.station import backups
+
+    target = data_folder(args)
+    return _tell_copied(backups.restore(args.folder, target), target)
+
+
+def _tell_copied(copied: Copied, place: Path) -> int:
+    print(
+        f"{place}: {copied.pictures} picture files, {copied.new} of them new; audit log of {copied.log.entries} entries"
+    )
+    print(f"Head of the audit log: {copied.log.head}")
+    if copied.damaged:
+        complain(
+            str(place), f"{len(copied.damaged)} picture files are missing or damaged, {copied.damaged[0][:12]}… first"
+        )
+    if copied.log.broken is not None:
+        complain(str(place), f"the audit log is broken: {copied.log.why}")
+    return EXIT_FAILED if copied.damaged or copied.log.broken is not None else EXIT_OK
 
 
 def _unit(args: argparse.Namespace) -> int:
