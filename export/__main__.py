@@ -15,12 +15,13 @@ from pathlib import Path
 
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.mdda.params import PRESETS
-from export import command_line, signing
+from export import command_line, operate, signing
 from export.convert import command as conversion
 from export.dataset import SPLITS
 from export.options import HardenOptions, Int8Options, TrainOptions
 
 DEFAULT_DATA = Path("../shared/data/ham10000")
+DEFAULT_SOURCES = DEFAULT_DATA.parent
 DEMO = Path("edge_mdda/models/demo-synthetic.jpg")
 SHORT_WAY = ("--min-agreement", "0.9", "--max-kl", "0.1", "--max-balanced-loss", "0.05", "--max-melanoma-loss", "0.1")
 """Gates of ``quantise``: what a network that was not fitted to int8 first can pass."""
@@ -36,6 +37,8 @@ examples:
   python -m export evaluate --split test --purify on --json out.json
   python -m export kernels --cpu cortex-a72 --out dist/
   python -m export evaluate --model other.onnx --images DIR --labels FILE.csv
+  python -m export evaluate --source all --json sources.json
+  python -m export operate --images DIR --labels FILE.csv --out operating-point.json
 """
 
 
@@ -106,6 +109,13 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", choices=SPLITS, default="test", help="split of --data (%(default)s)")
     evaluate.add_argument("--images", type=Path, metavar="DIR", help="any other set, with --labels, instead of --split")
     evaluate.add_argument("--labels", type=Path, metavar="FILE.csv", help="columns image_id,dx")
+    evaluate.add_argument(
+        "--source",
+        metavar="NAME",
+        help="a folder of --sources-root, or all: figures by source and the worst, by subgroup and patient, as screened"
+        " with both views",
+    )
+    evaluate.add_argument("--sources-root", type=Path, default=DEFAULT_SOURCES, metavar="DIR", help="(%(default)s)")
     evaluate.add_argument("--purify", choices=("off", "on", "both"), default="both", help="(%(default)s)")
     evaluate.add_argument("--preset", choices=tuple(PRESETS), default="balanced", help="(%(default)s)")
     evaluate.add_argument("--seed", type=_at_least(0), default=0, help="of purifier and bootstrap (%(default)s)")
@@ -128,6 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     conversion.add_commands(commands)
     signing.add_commands(commands)
+    operate.add_commands(commands)
 
     kernels = commands.add_parser(
         "kernels",
@@ -253,6 +264,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise EdgeMddaError("--images and --labels go together")
     if args.json and not args.json.absolute().parent.is_dir():  # now, not after minutes of work
         raise EdgeMddaError(f"{args.json}: there is no such folder to write to")
+    if args.source:
+        return _evaluate_sources(args)
     classifier = open_any(args.model, args.runtime, args.threads)
     labels = tuple(classifier.manifest.labels)
     data = (
@@ -265,6 +278,24 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:  # first: a reader of the table may go away
         write_json(args.json, result)
     print(table(result))
+    return 0
+
+
+def _evaluate_sources(args: argparse.Namespace) -> int:
+    from edge_mdda.screening import Screener
+    from export.by_source import evaluate_sources, find_sources, sources_table
+    from export.evaluate import write_json
+
+    if args.images:
+        raise EdgeMddaError("--source and --images exclude each other: a source has its own labels.csv")
+    if args.model and args.model.suffix == ".pt":
+        raise EdgeMddaError(f"{args.model}: --source screens as the board does; convert the checkpoint first")
+    folders = find_sources(args.sources_root, args.source)
+    with Screener(args.model, args.runtime, preset=args.preset, threads=args.threads) as screener:
+        result = evaluate_sources(screener, folders, args.split, args.seed, _step_printer)
+    if args.json:  # first: a reader of the table may go away
+        write_json(args.json, result)
+    print(sources_table(result))
     return 0
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.robustness.rows import mean_interval, scores, wilson
+from benchmarks.robustness.rows import scores
+from export.intervals import mean_interval, wilson
 
 LABELS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 
