@@ -5,6 +5,8 @@ the number of steps is the last line on standard error.
 ``python watch_child.py hang NAME ARGUMENTS``: screening never returns for images whose name begins so.
 ``python watch_child.py slow SECONDS ARGUMENTS``: screening takes so much longer.
 ``python watch_child.py break - ARGUMENTS``: the model fails at every image.
+``python watch_child.py fail NAME ARGUMENTS``: the model fails at images whose name begins so, and tries again at once.
+``python watch_child.py mend FILE ARGUMENTS``: the model fails at every image until that file is there.
 ``python watch_child.py retry SECONDS ARGUMENTS``: tries again so soon after a full disk.
 """
 
@@ -64,9 +66,15 @@ def main(what: str, value: str, *arguments: str) -> int:
             time.sleep(float(value))
         if what == "break":
             raise ModelError("the model cannot run")
+        if what == "fail" and name.startswith(value):
+            raise ModelError("the model cannot run")
+        if what == "mend" and not os.path.exists(value):
+            raise ModelError("the model cannot run")
         return screen(self, source, seed, name)
 
     Screener.screen = changed
+    if what in ("fail", "mend"):
+        watch.RETRY_S = 0.2
     if what == "retry":
         watch.RETRY_S = float(value)
     steps = Steps(int(value)) if what == "kill" else None

@@ -7,11 +7,17 @@ what happens when something does not work:
 an image that cannot be screened       ``failed``, with a JSON that has the reason
 no permission to take a file           one line for each, left alone for :data:`RETRY_S`, then tried again
 no space                               one line, the image stays, all is tried again after :data:`RETRY_S`
-the model or the runtime fails         one line, the image is put back, exit status 1: no image is to blame
+the model fails at this image alone    put back and taken again after :data:`RETRY_S`; ``failed`` at the
+                                       :data:`MAX_FAILURES`-th time; the others go on meanwhile
+the model fails at every image         one line, *degraded* (the service manager shows it), images stay; it is opened
+                                       anew and tried again every :data:`RETRY_S`. With ``once``: exit status 1
 the folder has vanished, EIO, EROFS    one line, exit status 1: the service manager shows that and starts it again
 SIGTERM, SIGINT, SIGHUP                the current image is finished; exit status 0, after SIGINT 130
 the classifier hangs                   nothing feeds the watchdog: the service manager ends it and starts it again
 =====================================  ==============================================================================
+
+Which of the two it is that fails, model or image, is asked of the picture that comes with the program: a model that
+fails at that one, too, fails at all. What this does not see: a model that answers, but wrongly.
 """
 
 from __future__ import annotations
@@ -34,13 +40,16 @@ from edge_mdda.console import complain, printable
 from edge_mdda.digest import sha256
 from edge_mdda.errors import EdgeMddaError, ImageError, WatchError
 from edge_mdda.files import Limits, from_os, read_bytes
+from edge_mdda.models import DEMO_IMAGE
+from edge_mdda.watch.atomic_steps import State
 from edge_mdda.watch.sd_notify import Notifier
 from edge_mdda.watch.spool import Claim, Spool, failure
 
 if TYPE_CHECKING:
     from edge_mdda.screening import Screener
 
-RETRY_S = 30.0  # after a full disk, and for a file that may not be taken
+RETRY_S = 30.0  # after a full disk, for a file that may not be taken, and after the model failed
+MAX_FAILURES = 3  # of the model at one image, before that is set aside
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM)
 NO_MEMORY = "not enough memory: shrink the image, or lower --max-megapixels"
@@ -124,6 +133,8 @@ class Watch:
         """Images screened, failed, and not taken or put back."""
         self._said: set[str] = set()
         self._not_before = 0.0
+        self._failures: dict[State, int] = {}
+        """How often the model failed at an image; forgotten at the end, for a restart is a new chance."""
 
     def run(self) -> int:
         """Watch until a signal comes, or once.
@@ -228,15 +239,60 @@ class Watch:
         except OSError as error:
             self._after_os_error(spool, name, claim, error)
             return
-        except EdgeMddaError:
-            if claim is not None:
-                with contextlib.suppress(OSError):  # else the next start finds it in work
-                    spool.put_back(claim)
-            raise
+        except EdgeMddaError as error:
+            if self.settings.once or isinstance(error, WatchError) or claim is None:
+                if claim is not None:
+                    with contextlib.suppress(OSError):  # else the next start finds it in work
+                        spool.put_back(claim)
+                raise
+            self._after_model_error(spool, name, claim, error)
+            return
         if self._not_before:
             self._not_before = 0.0
             self._said.clear()
+        self._failures.pop(claim.state, None)
         self._tell(name, place, result)
+
+    def _after_model_error(self, spool: Spool, name: str, claim: Claim, error: EdgeMddaError) -> None:
+        """An image is set aside at its last failure; a model that fails at every image makes the service wait."""
+        broken = self._broken()
+        try:
+            times = self._failures.get(claim.state, 0) + (broken is None)
+            if times >= MAX_FAILURES:
+                result = failure(claim.name, None, f"the model failed {times} times at this image alone: {error}")
+                place = spool.finish(claim, result)
+                self._failures.pop(claim.state, None)
+                self._tell(name, place, result)
+                return
+            self._failures[claim.state] = times
+            back = spool.put_back(claim)
+        except OSError as second:
+            self._after_os_error(spool, name, claim, second)
+            return
+        self.left += 1
+        until = time.monotonic() + RETRY_S
+        if broken is None:
+            self._say(name, f"{error}; taken again in {RETRY_S:g} s, {MAX_FAILURES} times in all")
+            spool.postpone(back, until, claim.state)
+            self.notifier.status(f"waiting for images; {self._counts()}")
+            return
+        self._say(spool.folder, f"degraded: the model fails at every image ({broken}); images stay where they are")
+        self.notifier.status(f"degraded: the model fails at every image ({broken}); tried again every {RETRY_S:g} s")
+        self._not_before = until
+
+    def _broken(self) -> str | None:
+        """Why the model, opened anew, fails at the picture that comes with the program; None: it does not."""
+        if self._screener is not None:
+            self._screener.close()
+            self._screener = None
+        self.notifier.alive()
+        try:
+            self._open().screen(DEMO_IMAGE.read_bytes(), None, DEMO_IMAGE.name)
+        except (EdgeMddaError, MemoryError, OSError) as error:
+            return str(error) or type(error).__name__
+        finally:
+            self.notifier.alive()
+        return None
 
     def _screen(self, claim: Claim) -> dict[str, Any]:
         """The result as JSON has it; of an image that cannot be screened, the reason."""
@@ -265,7 +321,7 @@ class Watch:
         if error.errno not in NO_SPACE:
             raise WatchError(f"{spool.folder}: {from_os(error)}") from error
         self._say(spool.folder, f"no image can be finished: {from_os(error)}; tried again every {RETRY_S:g} s")
-        self.notifier.status(f"no space; {self._counts()}")
+        self.notifier.status(f"no space: paused, tried again every {RETRY_S:g} s; {self._counts()}")
         self._not_before = time.monotonic() + RETRY_S
         self.left += 1
 

@@ -195,9 +195,11 @@ class Spool:
         """Names of all files that the last look saw, settled or not."""
         return set(self._seen)
 
-    def postpone(self, name: str, until: float) -> None:
-        """Leave a file alone until then."""
-        if name in self._seen:
+    def postpone(self, name: str, until: float, state: State | None = None) -> None:
+        """Leave a file alone until then; ``state`` of one that was put back, and that no look has seen since."""
+        if state is not None:
+            self._seen[name] = state, until - self.settle
+        elif name in self._seen:
             self._seen[name] = self._seen[name][0], until - self.settle
 
     # -- the way of one image -----------------------------------------------------------------------------
