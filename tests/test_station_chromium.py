@@ -203,7 +203,16 @@ def paths_of(browser, demo) -> list[str]:
     browser.get(picture)
     links = [a.get_attribute("href") for a in browser.find_elements(By.CSS_SELECTOR, "main a")]
     lesion, patient = (next(link for link in links if kind in link) for kind in ("/lesions/", "/patients/"))
-    return [demo + "/", demo + "/patients/new", patient, lesion, picture, demo + "/nothing"]
+    return [
+        demo + "/",
+        demo + "/patients/new",
+        patient,
+        lesion,
+        picture,
+        demo + "/nothing",
+        demo + "/board",
+        demo + "/staff",
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -234,6 +243,40 @@ def test_at_twice_the_size_nothing_runs_out_of_the_window(browser, demo):
             assert wide <= 0, path
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_with_pins_one_enters_works_and_locks(browser, tmp_path):
+    with command("--data", str(tmp_path / "data")) as (_, address):
+        browser.get(f"{address}/staff")
+        by_id(browser, "name").send_keys("Ada")
+        browser.find_element(By.CSS_SELECTOR, 'input[value="admin"]').click()
+        by_id(browser, "pin").send_keys("473920")
+        press(browser, "Keep this person")
+        until(browser, lambda d: "Enter your PIN" in main_text(d))
+        by_id(browser, "name").send_keys("Ada")
+        by_id(browser, "pin").send_keys("000000", Keys.ENTER)
+        until(browser, lambda d: "name or the PIN is wrong" in main_text(d))
+        assert by_id(browser, "name").get_attribute("value") == "Ada"
+        by_id(browser, "pin").send_keys("473920", Keys.ENTER)
+        until(browser, lambda d: "Who may do what" in main_text(d))
+        add_patient(browser, address, "P-1")
+        browser.find_element(By.XPATH, "//header//button[text()='Lock']").click()
+        until(browser, lambda d: "Enter your PIN" in main_text(d))
+        browser.back()
+        assert "P-1" not in main_text(browser)
+
+
+def test_the_boards_own_camera(browser, tmp_path):
+    camera = station_chromium.camera_file(tmp_path, variation(2))
+    with command("--data", str(tmp_path / "data"), "--camera", str(camera)) as (_, address):
+        add_patient(browser, address, "B-1")
+        add_lesion(browser)
+        browser.find_element(By.LINK_TEXT, "Use the board's camera").click()
+        until(browser, lambda d: d.execute_script("return document.getElementById('view').naturalWidth") > 0)
+        until(browser, lambda d: by_id(d, "verdict").text.startswith("✓"))
+        ActionChains(browser).send_keys(Keys.SPACE).perform()  # the button has the focus
+        until(browser, lambda d: "/pictures/" in d.current_url)
+        assert "REFER" in main_text(browser)
 
 
 def test_it_works_without_script(browser, address, tmp_path):

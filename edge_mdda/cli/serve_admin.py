@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_mdda.cli.options import EXIT_FAILED, EXIT_OK
 from edge_mdda.console import complain
+from edge_mdda.hardware.storage import records_folder
 
 if TYPE_CHECKING:
     from edge_mdda.station.backups import Copied
 
 ROLES = ("operator", "clinician", "admin")
-DATA_SETTING = "EDGE_MDDA_STATION"
 NEEDS = ("starlette", "uvicorn", "jinja2", "python_multipart", "nacl")
 
 
 def data_folder(args: argparse.Namespace) -> Path:
     """Where the records lie: as named, or in the user's own folder."""
-    base = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
     named: Path | None = args.data
-    return named or Path(os.environ.get(DATA_SETTING) or os.path.join(base, "edge-mdda", "station"))
+    return named or records_folder()
 
 
 def require_packages() -> bool:

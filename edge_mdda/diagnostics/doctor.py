@@ -24,6 +24,7 @@ from edge_mdda.classifier.verify import verify_model
 from edge_mdda.diagnostics import checks
 from edge_mdda.diagnostics.checks import MIB
 from edge_mdda.diagnostics.finding import FAILED, OK, UNKNOWN, WARNING, Finding, is_fit
+from edge_mdda.diagnostics.records import records
 from edge_mdda.diagnostics.release import release
 from edge_mdda.errors import ModelError
 from edge_mdda.hardware import inventory
@@ -175,6 +176,7 @@ class Examination:
             lambda: checks.clock(root),
             lambda: checks.root_file_system(root),
             lambda: checks.disk(root),
+            lambda: records(root),
             lambda: checks.camera(root),
             lambda: checks.temperature(root),
             lambda: checks.throttling(root),

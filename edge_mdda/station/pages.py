@@ -24,6 +24,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from edge_mdda import NOTICE, __version__
 from edge_mdda.errors import StationError
 from edge_mdda.files import Limits
+from edge_mdda.hardware.storage import MIN_VISITS, room_for_visits
 from edge_mdda.station import charts, findings
 from edge_mdda.station.auth import Gate
 from edge_mdda.station.camera import Camera
@@ -71,7 +72,7 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         NOTICE=NOTICE, VERSION=__version__, ADVICE=ADVICE, LIMITS_TEXT=LIMITS_TEXT, ACTIONS=findings.ACTIONS,
-        BASES=findings.BASES, SEXES=charts.SEXES, SITES=SITES, FACES=FACES, MAP=(WIDTH, HEIGHT),
+        BASES=findings.BASES, SEXES=charts.SEXES, SITES=SITES, FACES=FACES, MIN_VISITS=MIN_VISITS, MAP=(WIDTH, HEIGHT),
     )  # fmt: skip
     environment.filters["percent"] = lambda share: f"{share:.0%}"
     environment.filters["moment"] = lambda at: f"{local(at):%Y-%m-%d %H:%M}"
@@ -103,6 +104,7 @@ def render(request: Request, template: str, status: int = 200, **context: Any) -
         csrf=csrf_token(station.secret, request.state.sid),
         user=user,
         demo=station.demo,
+        room=room_for_visits(station.store.folder),
         board_camera=station.camera is not None,
         clock_unsure=not station.store.now()[1],
         path=request.url.path,

@@ -168,6 +168,11 @@ class Store:
         with self._lock:
             return now(self._connection)
 
+    def audit(self) -> audit.Check:
+        """The state of the audit log."""
+        with self._lock:
+            return audit.verify(self._connection)
+
     @contextmanager
     def writing(self) -> Iterator[Writing]:
         """One transaction: durable when the block has ended, undone with its files when it raises."""
