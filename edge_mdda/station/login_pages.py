@@ -38,7 +38,9 @@ def enter(request: Request, form: FormData) -> Response:
 def leave(request: Request, form: FormData) -> Response:
     """Lock the station."""
     station_of(request).gate.leave(request.state.sid)
-    return to("/login")
+    response = to("/login")
+    response.headers["clear-site-data"] = '"cache"'  # or the back button shows the last patient's page
+    return response
 
 
 def staff_page(

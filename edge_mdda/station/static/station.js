@@ -28,7 +28,8 @@ document.querySelectorAll("form").forEach((form) => {
     if (form.id === "capture") $("progress").textContent = "Sending and judging: please wait.";
   });
 });
-window.addEventListener("pageshow", () => {
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) { window.location.reload(); return; } // kept by the browser: is it still allowed to be seen?
   document.querySelectorAll("form").forEach((form) => { delete form.dataset.sent; });
 });
 
