@@ -32,17 +32,12 @@ from edge_mdda.station.judge import Judge
 from edge_mdda.station.security import csrf_token
 from edge_mdda.station.sites import FACES, HEIGHT, SITES, WIDTH
 from edge_mdda.station.store import Store, day_of, local
+from edge_mdda.station.words import ADVICE, LIMITS_TEXT
 
 HERE = Path(__file__).parent
 SEE_OTHER = 303
 MAX_FIELDS, MAX_FILES = 40, 8
 MAX_UPLOADS = 4  # requests with pictures that are read at a time
-ADVICE = {"refer": "REFER", "retake": "RETAKE", "routine": "no sign that asks for referral"}
-LIMITS_TEXT = (
-    "In other clinics it misses more: of 307 malignant lesions of the official ISIC 2018 test set 15 got no sign"
-    " (5 %), of 519 melanomas of an older ISIC archive 127 (24 %). Darker skin is hardly in its training data."
-    " A lesion that changes is referred whatever this says."
-)
 
 
 @dataclass

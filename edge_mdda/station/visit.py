@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Any
 from edge_mdda.digest import sha256
 from edge_mdda.station.findings import ACTIONS
 from edge_mdda.station.sites import SITES, Site
+from edge_mdda.station.words import ADVICE
 
 if TYPE_CHECKING:
     from edge_mdda.screening import Screener
 
 NAMESPACE = uuid.UUID("5b0f3a51-0f5c-4f63-9d3c-6b1f6d0d6a0e")
 """Drawn once for this project; RFC 9562 (version 5) makes a UUID from it and a name."""
-ADVICE = {
-    "refer": "REFER to a clinician",
-    "retake": "RETAKE the picture",
-    "routine": "ROUTINE: no reason to refer was seen",
-}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,201 @@
+"""The report of a visit as one page of PDF, for the referral letter. The same visit gives the same bytes.
+
+Its QR code holds the identifiers and hashes of what the page says, so that a hospital can check that nothing was altered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_mdda import NOTICE
+from edge_mdda.station.charts import SEXES
+from edge_mdda.station.pdf_page import BOLD, FONT, GREY, LEADING, MARGIN, MM, WIDTH, Page
+from edge_mdda.station.visit import Visit
+from edge_mdda.station.words import LIMITS_TEXT
+
+TITLE = "Skin-lesion screening report"
+WITHIN = WIDTH - 2 * MARGIN
+HALF = WITHIN / 2 - 3 * MM
+PICTURE = 50 * MM  # points, height of a picture
+STORED = PICTURE * 4 / 3  # width of the picture as it was taken
+NUMBER = 17 * MM  # points, width of a column of numbers
+NAME = HALF - 2 * NUMBER
+COLUMNS = (MARGIN, MARGIN + NAME, MARGIN + NAME + NUMBER)
+CODE = 42 * MM  # points, side of the QR code: 0.6 mm a module, which a phone reads from paper
+FILL = {"refer": (0.99, 0.87, 0.84), "retake": (1.0, 0.95, 0.80), "routine": (0.90, 0.95, 0.90)}
+NO_PURIFIER = "none: the picture was not purified"
+
+
+def code_text(visit: Visit) -> str:
+    """What the QR code holds: one ``key value`` a line."""
+    return "\n".join(
+        [
+            "edge-mdda report 1",
+            f"study {visit.study_uid}",
+            f"image {visit.image_uid}",
+            f"result {visit.result_uid}",
+            f"picture {visit.picture_sha256}",
+            f"answer {visit.answer_sha256}",
+        ]
+    )
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def report(visit: Visit) -> bytes:
+    """The PDF.
+
+    Raises
+    ------
+    StationError
+        A name or a note has letters that the font lacks.
+    """
+    page = Page(f"{TITLE}. {NOTICE}", f"Patient {visit.patient.own_id}, lesion {visit.lesion.number}")
+    page.text(TITLE, 15, BOLD)
+    page.text(NOTICE, 9.5, BOLD)
+    _who(page, visit)
+    _advice(page, visit)
+    _pictures(page, visit)
+    top = page.y
+    _shares(page, visit)
+    left_end, page.y = page.y, top
+    _checks(page, visit)
+    page.y = min(left_end, page.y)
+    _decision(page, visit)
+    _foot(page, visit)
+    return page.done()
+
+
+def _who(page: Page, visit: Visit) -> None:
+    patient, lesion = visit.patient, visit.lesion
+    born = "year of birth not known" if patient.birth_year is None else f"born {patient.birth_year}"
+    name = f", {patient.name}" if patient.name else ""
+    page.heading("Patient and lesion")
+    page.text(f"Patient {patient.own_id}{name}; {born}; sex: {SEXES[patient.sex]}", most=2)
+    page.text(f"Lesion {lesion.number}: {lesion.place.label}. Picture of {visit.made_at}; station {visit.station}", most=2)
+
+
+def _advice(page: Page, visit: Visit) -> None:
+    answer = visit.answer
+    reason = page.wrapped(f"Because {answer['rule']}.", WITHIN - 6 * MM, 8.5, most=4)
+    height = 8 * MM + len(reason) * 11
+    page.y -= 4 * MM
+    page.canvas.setFillColorRGB(*FILL[answer["advice"]])
+    page.canvas.roundRect(MARGIN, page.y - height, WITHIN, height, 2 * MM, stroke=0, fill=1)
+    below = page.y - height
+    page.text(visit.advice, 13, BOLD, MARGIN + 3 * MM, WITHIN - 6 * MM)
+    page.text(" ".join(reason), 8.5, left=MARGIN + 3 * MM, width=WITHIN - 6 * MM)
+    page.y = below - 2
+    page.text(_operating_point(answer["operating_point"]), 7.5, most=4)
+    page.text(LIMITS_TEXT, 7.5)
+
+
+def _operating_point(point: dict[str, Any]) -> str:
+    text = (
+        f"Operating point: refer from a malignant share of {point['refer_at']:.3f}, retake from a disagreement of"
+        f" {point['retake_at']:.3f} bit."
+    )
+    test = point.get("test") or {}
+    if "sensitivity" in test and "specificity" in test:
+        text += (
+            f" On its own {test.get('images', '')} test pictures, of the same source as its training, it finds"
+            f" {percent(test['sensitivity'])} of malignant lesions and refers {percent(1 - test['specificity'])} of"
+            " benign ones."
+        )
+    return text
+
+
+def _pictures(page: Page, visit: Visit) -> None:
+    page.heading("Pictures")
+    bottom = page.y - PICTURE - 2
+    page.picture(visit.picture, MARGIN, bottom, STORED, PICTURE)
+    raw_left = MARGIN + STORED + 3 * MM
+    pure_left = raw_left + PICTURE + 3 * MM
+    page.picture(visit.raw_view, raw_left, bottom, PICTURE, PICTURE)
+    if visit.purified_view:
+        page.picture(visit.purified_view, pure_left, bottom, PICTURE, PICTURE)
+    captions = (
+        (MARGIN, STORED, "As taken"),
+        (raw_left, PICTURE, "Raw: what the network saw"),
+        (pure_left, PICTURE, "Purified" if visit.purified_view else f"Purified: {NO_PURIFIER}"),
+    )
+    for left, width, caption in captions:
+        page.y = bottom
+        page.text(caption, 7.5, left=left, width=width, most=1)
+
+
+def _shares(page: Page, visit: Visit) -> None:
+    answer, names = visit.answer, visit.names
+    page.heading("Shares, all classes taken as equally likely", width=HALF)
+    raw = answer["raw_probabilities"] or {}
+    _row(page, ("Class", "Answer", "Raw view"), BOLD)
+    shares = answer["probabilities"]
+    for label in sorted(shares, key=lambda name: (-shares[name], name)):
+        name = names["labels"].get(label, label) + (" (malignant)" if label in names["malignant"] else "")
+        beside = percent(raw[label]) if label in raw else ""
+        _row(page, (name, percent(shares[label]), beside))
+    said = f"Malignant share {percent(answer['malignant'])}"
+    if answer["disagreement"] is not None:
+        said += f"; raw and purified view disagree by {answer['disagreement']:.3f} bit"
+    page.text(f"{said}.", 7.5, width=HALF)
+
+
+def _row(page: Page, words: tuple[str, str, str], font: str = FONT) -> None:
+    start = page.y
+    end = start - 7.5 * LEADING
+    for left, width, word in zip(COLUMNS, (NAME, *[NUMBER] * 2), words, strict=True):
+        page.y = start
+        page.text(word, 7.5, font, left, width)
+        end = min(end, page.y)
+    page.y = end
+
+
+def _checks(page: Page, visit: Visit) -> None:
+    left = MARGIN + WITHIN - HALF
+    page.heading("Quality of the picture", left, HALF)
+    checks = visit.answer["quality"]
+    good = [check["name"] for check in checks if check["ok"]]
+    bad = [check for check in checks if not check["ok"]]
+    if good:
+        page.text(f"Good: {', '.join(good)}.", 7.5, left=left, width=HALF, most=4)
+    for check in bad:
+        said = f"{check['name'].capitalize()} ({check['value']:g}, limit {check['threshold']:g}): {check['advice']}"
+        page.text(said, 7.5, left=left, width=HALF, most=2)
+    if not bad:
+        page.text("No check found a fault.", 7.5, left=left, width=HALF)
+
+
+def _decision(page: Page, visit: Visit) -> None:
+    page.heading("Decision of the clinician")
+    decision = visit.decision
+    if decision is None:
+        page.text("None yet: a clinician decides.")
+        return
+    page.text(f"{decision.words.capitalize()}; {decision.clinician}", most=2)
+    if decision.note:
+        page.text(decision.note, 8, most=3)
+
+
+def _foot(page: Page, visit: Visit) -> None:
+    answer = visit.answer
+    width = WITHIN - CODE - 4 * MM
+    purify = answer["purify"]
+    replay = f"preset {purify['preset']}, seed {purify['seed']}, draws {purify['draws']}" if purify else NO_PURIFIER
+    lines = (
+        f"edge-mdda {answer['version']}; model {answer['model']['name']}, {answer['model']['runtime']}",
+        f"Model SHA-256 {answer['model']['sha256']}",
+        f"Purifier: {replay}",
+        f"Picture SHA-256 {visit.picture_sha256}",
+        f"Answer SHA-256 {visit.answer_sha256}",
+    )
+    page.code(code_text(visit), WIDTH - MARGIN - CODE, 14 * MM, CODE)
+    page.y = 14 * MM + CODE
+    for line in lines:
+        page.text(line, 6.5, width=width, grey=GREY, most=2)
+    page.canvas.line(MARGIN, 22 * MM, MARGIN + width, 22 * MM)
+    page.y = 22 * MM
+    page.text("Date, name and signature of the clinician", 7.5, width=width)
+    page.y = 13 * MM
+    page.text(NOTICE, 7.5, BOLD)
