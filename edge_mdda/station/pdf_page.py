@@ -1,4 +1,4 @@
-"""A page of A4 that is written from top to bottom, with fonts that are embedded and the same bytes for the same input."""
+"""A page of A4, written from top to bottom: its fonts are embedded, and the same input gives the same bytes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The report of a visit as one page of PDF, for the referral letter. The same visit gives the same bytes.
 
-Its QR code holds the identifiers and hashes of what the page says, so that a hospital can check that nothing was altered.
+Its QR code holds the identifiers and hashes of what the page says, so that a hospital can check that nothing was
+altered.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ def _who(page: Page, visit: Visit) -> None:
     name = f", {patient.name}" if patient.name else ""
     page.heading("Patient and lesion")
     page.text(f"Patient {patient.own_id}{name}; {born}; sex: {SEXES[patient.sex]}", most=2)
-    page.text(f"Lesion {lesion.number}: {lesion.place.label}. Picture of {visit.made_at}; station {visit.station}", most=2)
+    page.text(
+        f"Lesion {lesion.number}: {lesion.place.label}. Picture of {visit.made_at}; station {visit.station}", most=2
+    )
 
 
 def _advice(page: Page, visit: Visit) -> None:
@@ -85,7 +88,7 @@ def _advice(page: Page, visit: Visit) -> None:
     page.canvas.setFillColorRGB(*FILL[answer["advice"]])
     page.canvas.roundRect(MARGIN, page.y - height, WITHIN, height, 2 * MM, stroke=0, fill=1)
     below = page.y - height
-    page.text(visit.advice, 13, BOLD, MARGIN + 3 * MM, WITHIN - 6 * MM)
+    page.text(visit.advice[0].upper() + visit.advice[1:], 13, BOLD, MARGIN + 3 * MM, WITHIN - 6 * MM)
     page.text(" ".join(reason), 8.5, left=MARGIN + 3 * MM, width=WITHIN - 6 * MM)
     page.y = below - 2
     page.text(_operating_point(answer["operating_point"]), 7.5, most=4)

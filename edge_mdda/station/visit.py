@@ -171,6 +171,4 @@ def screened(
     header = json.loads(json.dumps(header))
     said = header["answer"]
     visit = sha256(json.dumps([patient.id, lesion.id, said["time"], said["sha256"]]).encode()).hexdigest()[:16]
-    return Visit(
-        visit, said["time"], station, patient, lesion, picture, raw, purified, said, header["names"], decision
-    )
+    return Visit(visit, said["time"], station, patient, lesion, picture, raw, purified, said, header["names"], decision)

@@ -1,0 +1,50 @@
+"""A visit as files for others: all of them, or none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from edge_mdda.errors import StationError
+from edge_mdda.files import replace_file
+from edge_mdda.station.report_pdf import report
+from edge_mdda.station.visit import Visit
+
+REPORT = "report.pdf"
+
+
+def write(visit: Visit, folder: Path) -> list[Path]:
+    """Write the files into a folder, which is made where it is missing.
+
+    They are made in a temporary folder beside it and renamed at the end, so that a failure leaves nothing behind.
+
+    Raises
+    ------
+    StationError
+        The folder cannot be made or written to, or a file cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise StationError(f"{folder}: this is not a folder: name another")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".visit-", dir=folder.parent))
+    except OSError as error:
+        raise StationError(f"{folder}: cannot be made ({error.strerror}): choose another folder") from None
+    try:
+        names = _make(visit, scratch)
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            os.replace(scratch / name, folder / name)
+    except OSError as error:
+        raise StationError(f"{folder}: cannot be written ({error.strerror}): choose another folder") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return [folder / name for name in names]
+
+
+def _make(visit: Visit, scratch: Path) -> list[str]:
+    """Make the files and return their names."""
+    replace_file(str(scratch / REPORT), report(visit))
+    return [REPORT]

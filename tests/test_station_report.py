@@ -1,0 +1,149 @@
+"""The report of a visit: what stands on the page, what its QR code holds, and the same bytes for the same visit."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("reportlab", reason="the extra report is not installed")
+pytest.importorskip("segno", reason="the extra report is not installed")
+pypdf = pytest.importorskip("pypdf")
+pdfium = pytest.importorskip("pypdfium2")
+
+from station_visits import drawn_visit  # noqa: E402
+
+from edge_mdda import NOTICE  # noqa: E402
+from edge_mdda.digest import sha256  # noqa: E402
+from edge_mdda.errors import StationError  # noqa: E402
+from edge_mdda.station.report_pdf import code_text, report  # noqa: E402
+from edge_mdda.station.visit import Decision, Patient, Visit  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+SCALE = 4  # pixels a point: 288 a inch, as a scanner reads paper
+
+
+def text_of(content: bytes) -> str:
+    """The only page's words, with single spaces."""
+    pages = pypdf.PdfReader(io.BytesIO(content)).pages
+    assert len(pages) == 1
+    return " ".join(pages[0].extract_text().split())
+
+
+def pixels_of(content: bytes) -> np.ndarray:
+    """The page as (height, width, 3) uint8 RGB."""
+    page = pdfium.PdfDocument(content)[0]
+    return np.asarray(page.render(scale=SCALE).to_pil().convert("RGB"))
+
+
+def code_of(pixels: np.ndarray) -> str:
+    """What the QR code in the page's lower right corner says."""
+    height, width = pixels.shape[:2]
+    corner = np.ascontiguousarray(pixels[int(height * 0.78) :, int(width * 0.7) :])
+    return str(cv2.QRCodeDetector().detectAndDecode(corner)[0])
+
+
+def everything_wrong(visit: Visit) -> Visit:
+    """The same visit with the longest words that the records hold, and every check failed."""
+    answer = dict(visit.answer)
+    sentence = "the picture is not sharp enough to be judged, so hold the camera still and take it again; "
+    answer["quality"] = [{**check, "ok": False, "advice": sentence} for check in answer["quality"]]
+    answer["rule"] = sentence * 4
+    answer["advice"] = "retake"
+    return dataclasses.replace(
+        visit,
+        answer=answer,
+        patient=Patient("0" * 16, "W" * 64, "Wilhelmina " * 18, None, "unknown"),
+        decision=Decision("retake", "Dr. Wanda Wiesengrund " * 9, "once more, please " * 110),
+    )
+
+
+def test_the_page_says_it_all():
+    visit = drawn_visit()
+    text = text_of(report(visit))
+    for words in (
+        NOTICE,
+        "Patient D-001, Drawn Dora; born 1961; sex: female",
+        "Lesion 1: Upper back, left",
+        f"Because {visit.answer['rule']}.",
+        f"refer from a malignant share of {visit.answer['operating_point']['refer_at']:.3f}",
+        "As taken",
+        "Purified",
+        "melanoma (malignant)",
+        "carcinoma (malignant)",
+        "Good: size, contrast",
+        f"edge-mdda {visit.answer['version']}; model lesion-lite0-int8",
+        "seed 21",
+        f"Picture SHA-256 {sha256(visit.picture).hexdigest()}",
+        "Drawn Dr. Doe",
+        "signature of the clinician",
+    ):
+        assert words in text, words
+    assert text.count(NOTICE) == 2  # at the top and at the bottom
+
+
+def test_same_visit_same_bytes_in_another_process(tmp_path):
+    visit = drawn_visit()
+    (tmp_path / "visit.json").write_text(visit.to_json(), encoding="utf-8")
+    program = (
+        "import sys; from pathlib import Path; from edge_mdda.station.report_pdf import report;"
+        "from edge_mdda.station.visit import Visit;"
+        "sys.stdout.buffer.write(report(Visit.from_json(Path(sys.argv[1]).read_text('utf-8'))))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "visit.json")]
+    other = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    assert other == report(visit)
+    changed = dataclasses.replace(visit, patient=dataclasses.replace(visit.patient, birth_year=1962))
+    assert report(changed) != other
+
+
+def test_the_code_is_read_from_the_page_and_covers_picture_and_answer():
+    visit = drawn_visit()
+    said = code_of(pixels_of(report(visit)))
+    assert said == code_text(visit)
+    assert sha256(visit.picture).hexdigest() in said
+    altered = dataclasses.replace(visit, answer={**visit.answer, "malignant": 0.9})
+    assert code_text(altered) != said
+
+
+def test_the_stored_picture_goes_in_as_it_is():
+    content = report(drawn_visit())
+    images = list(pypdf.PdfReader(io.BytesIO(content)).pages[0].images)
+    assert len(images) == 3
+    assert drawn_visit().picture in [image.data for image in images]
+
+
+def test_the_longest_words_still_fit():
+    visit = everything_wrong(drawn_visit())
+    content = report(visit)
+    text = text_of(content)
+    assert "shortened" in text
+    assert text.count(NOTICE) == 2
+    assert code_of(pixels_of(content)) == code_text(visit)  # nothing was written over it
+    assert "None yet" in text_of(report(dataclasses.replace(visit, decision=None)))
+
+
+def test_without_purifier_and_without_raw_view():
+    visit = drawn_visit()
+    answer = {**visit.answer, "purify": None, "raw_probabilities": None, "disagreement": None}
+    text = text_of(report(dataclasses.replace(visit, answer=answer, purified_view=b"")))
+    assert "the picture was not purified" in text
+
+
+def test_letters_that_the_font_lacks_are_refused():
+    visit = drawn_visit()
+    patient = dataclasses.replace(visit.patient, name="\u0645\u0631\u064a\u0645")
+    with pytest.raises(StationError, match="Latin"):
+        report(dataclasses.replace(visit, patient=patient))
+
+
+def test_a_visit_survives_its_way_to_a_child():
+    visit = drawn_visit()
+    assert Visit.from_json(visit.to_json()) == visit
+    assert Visit.from_json(visit.to_json()).result_uid == visit.result_uid
