@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
 import subprocess
@@ -113,10 +114,12 @@ def test_the_code_is_read_from_the_page_and_covers_picture_and_answer():
 
 
 def test_the_stored_picture_goes_in_as_it_is():
-    content = report(drawn_visit())
-    images = list(pypdf.PdfReader(io.BytesIO(content)).pages[0].images)
-    assert len(images) == 3
-    assert drawn_visit().picture in [image.data for image in images]
+    resources = pypdf.PdfReader(io.BytesIO(report(drawn_visit()))).pages[0]["/Resources"]
+    objects = [named.get_object() for named in resources["/XObject"].values()]
+    assert len(objects) == 3
+    (jpeg,) = (image for image in objects if "/DCTDecode" in image["/Filter"])
+    # Not the reader's own decoding, which would compress the pixels anew.
+    assert base64.a85decode(b"<~" + jpeg._data, adobe=True) == drawn_visit().picture
 
 
 def test_the_longest_words_still_fit():
@@ -133,7 +136,7 @@ def test_without_purifier_and_without_raw_view():
     visit = drawn_visit()
     answer = {**visit.answer, "purify": None, "raw_probabilities": None, "disagreement": None}
     text = text_of(report(dataclasses.replace(visit, answer=answer, purified_view=b"")))
-    assert "the picture was not purified" in text
+    assert "The picture was not purified" in text
 
 
 def test_letters_that_the_font_lacks_are_refused():

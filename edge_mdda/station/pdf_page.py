@@ -13,7 +13,7 @@ MARGIN = 16 * MM  # points
 LEADING = 1.28  # line's height as a multiple of the font's size
 FONT, BOLD = "Vera", "VeraBd"  # both come with reportlab, free to embed
 GREY = 0.45  # grey level of small print, 0 black, 1 white: contrast 4.7 to 1 on white
-CUT = "… (shortened; the record holds the rest)"
+CUT = "… (shortened)"
 
 
 class Page:
@@ -52,7 +52,7 @@ class Page:
         lines: list[str] = simpleSplit(text, font, size, width)
         if most is not None and len(lines) > most:
             kept = " ".join(lines[:most])
-            while len(simpleSplit(kept + CUT, font, size, width)) > most:
+            while kept and len(simpleSplit(kept + CUT, font, size, width)) > most:
                 kept = kept[:-1]
             lines = simpleSplit(kept + CUT, font, size, width)
         return lines

@@ -24,7 +24,7 @@ NAME = HALF - 2 * NUMBER
 COLUMNS = (MARGIN, MARGIN + NAME, MARGIN + NAME + NUMBER)
 CODE = 42 * MM  # points, side of the QR code: 0.6 mm a module, which a phone reads from paper
 FILL = {"refer": (0.99, 0.87, 0.84), "retake": (1.0, 0.95, 0.80), "routine": (0.90, 0.95, 0.90)}
-NO_PURIFIER = "none: the picture was not purified"
+NO_PURIFIER = "The picture was not purified"
 
 
 def code_text(visit: Visit) -> str:
@@ -122,7 +122,7 @@ def _pictures(page: Page, visit: Visit) -> None:
     captions = (
         (MARGIN, STORED, "As taken"),
         (raw_left, PICTURE, "Raw: what the network saw"),
-        (pure_left, PICTURE, "Purified" if visit.purified_view else f"Purified: {NO_PURIFIER}"),
+        (pure_left, PICTURE, "Purified" if visit.purified_view else NO_PURIFIER),
     )
     for left, width, caption in captions:
         page.y = bottom
@@ -185,11 +185,11 @@ def _foot(page: Page, visit: Visit) -> None:
     answer = visit.answer
     width = WITHIN - CODE - 4 * MM
     purify = answer["purify"]
-    replay = f"preset {purify['preset']}, seed {purify['seed']}, draws {purify['draws']}" if purify else NO_PURIFIER
+    replay = f"preset {purify['preset']}, seed {purify['seed']}, draws {purify['draws']}" if purify else ""
     lines = (
         f"edge-mdda {answer['version']}; model {answer['model']['name']}, {answer['model']['runtime']}",
         f"Model SHA-256 {answer['model']['sha256']}",
-        f"Purifier: {replay}",
+        f"Purifier: {replay}" if purify else NO_PURIFIER,
         f"Picture SHA-256 {visit.picture_sha256}",
         f"Answer SHA-256 {visit.answer_sha256}",
     )
