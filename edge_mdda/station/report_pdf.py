@@ -17,7 +17,7 @@ from edge_mdda.station.words import LIMITS_TEXT
 TITLE = "Skin-lesion screening report"
 WITHIN = WIDTH - 2 * MARGIN
 HALF = WITHIN / 2 - 3 * MM
-PICTURE = 50 * MM  # points, height of a picture
+PICTURE = 44 * MM  # points, height of a picture
 STORED = PICTURE * 4 / 3  # width of the picture as it was taken
 NUMBER = 17 * MM  # points, width of a column of numbers
 NAME = HALF - 2 * NUMBER
