@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from station_visits import drawn_visit  # noqa: E402
 from edge_mdda import NOTICE  # noqa: E402
 from edge_mdda.digest import sha256  # noqa: E402
 from edge_mdda.errors import StationError  # noqa: E402
+from edge_mdda.station.report_check import check  # noqa: E402
 from edge_mdda.station.report_pdf import code_text, report  # noqa: E402
 from edge_mdda.station.visit import Decision, Patient, Visit  # noqa: E402
 
@@ -82,6 +84,7 @@ def test_the_page_says_it_all():
         f"edge-mdda {visit.answer['version']}; model lesion-lite0-int8",
         "seed 21",
         f"Picture SHA-256 {sha256(visit.picture).hexdigest()}",
+        f"Record SHA-256 {visit.sha256}",
         "Drawn Dr. Doe",
         "signature of the clinician",
     ):
@@ -108,18 +111,34 @@ def test_the_code_is_read_from_the_page_and_covers_picture_and_answer():
     visit = drawn_visit()
     said = code_of(pixels_of(report(visit)))
     assert said == code_text(visit)
-    assert sha256(visit.picture).hexdigest() in said
+    assert sha256(visit.picture).hexdigest().upper() in said
+    other_decision = dataclasses.replace(visit, decision=None)
+    assert code_text(other_decision) != said
     altered = dataclasses.replace(visit, answer={**visit.answer, "malignant": 0.9})
     assert code_text(altered) != said
 
 
+def objects_of(content: bytes) -> list[Any]:
+    """The pictures on the page, as they are stored."""
+    resources = pypdf.PdfReader(io.BytesIO(content)).pages[0]["/Resources"]
+    return [named.get_object() for named in resources["/XObject"].values()]
+
+
 def test_the_stored_picture_goes_in_as_it_is():
-    resources = pypdf.PdfReader(io.BytesIO(report(drawn_visit()))).pages[0]["/Resources"]
-    objects = [named.get_object() for named in resources["/XObject"].values()]
-    assert len(objects) == 3
-    (jpeg,) = (image for image in objects if "/DCTDecode" in image["/Filter"])
-    # Not the reader's own decoding, which would compress the pixels anew.
-    assert base64.a85decode(b"<~" + jpeg._data, adobe=True) == drawn_visit().picture
+    content = report(drawn_visit())
+    assert len(objects_of(content)) == 3
+    (jpeg,) = (image for image in objects_of(content) if image["/Filter"] == ["/DCTDecode"])
+    assert jpeg._data == drawn_visit().picture  # not the reader's own decoding, which would compress the pixels anew
+    assert content.count(drawn_visit().picture) == 1
+
+
+def test_the_record_is_attached():
+    visit = drawn_visit()
+    (attached,) = pypdf.PdfReader(io.BytesIO(report(visit))).attachments["visit.json"]
+    record = json.loads(attached)
+    assert record["notice"] == NOTICE
+    assert record["sha256"] == visit.sha256
+    assert record["visit"]["answer"] == visit.answer
 
 
 def test_the_longest_words_still_fit():
@@ -136,7 +155,7 @@ def test_without_purifier_and_without_raw_view():
     visit = drawn_visit()
     answer = {**visit.answer, "purify": None, "raw_probabilities": None, "disagreement": None}
     text = text_of(report(dataclasses.replace(visit, answer=answer, purified_view=b"")))
-    assert "The picture was not purified" in text
+    assert "the picture was not purified" in text
 
 
 def test_letters_that_the_font_lacks_are_refused():
@@ -144,6 +163,101 @@ def test_letters_that_the_font_lacks_are_refused():
     patient = dataclasses.replace(visit.patient, name="\u0645\u0631\u064a\u0645")
     with pytest.raises(StationError, match="Latin"):
         report(dataclasses.replace(visit, patient=patient))
+
+
+def named(name: str) -> Visit:
+    visit = drawn_visit()
+    return dataclasses.replace(visit, patient=dataclasses.replace(visit.patient, name=name))
+
+
+def test_eastern_names_where_their_font_is_installed():
+    try:
+        content = report(named("Łucja Žižková Ελένη Іван"))
+    except StationError as error:
+        assert "install DejaVu" in str(error)
+        pytest.skip("no DejaVu fonts here")
+    assert "Łucja Žižková Ελένη Іван" in text_of(content)
+    assert check(content).visit.patient.name == "Łucja Žižková Ελένη Іван"
+
+
+def turned(picture: bytes) -> bytes:
+    """The JPEG with an EXIF orientation of 6: to be turned by 90 degrees to the right."""
+    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    body = b"Exif\0\0" + tiff
+    return picture[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + picture[2:]
+
+
+def test_a_turned_picture_stands_upright():
+    visit = drawn_visit()
+    picture = turned(visit.picture)
+    answer = {**visit.answer, "sha256": sha256(picture).hexdigest()}
+    content = report(dataclasses.replace(visit, picture=picture, answer=answer))
+    images = objects_of(content)
+    width, height = visit.answer["size"]
+    assert (height, width) in [(image["/Width"], image["/Height"]) for image in images]
+    assert check(content).visit.picture == picture
+
+
+def test_an_unaltered_report_is_recognised():
+    visit = drawn_visit()
+    found = check(report(visit), visit.sha256[:16])
+    assert found.visit == visit
+    assert found.code == code_text(visit)
+
+
+def test_every_altered_byte_is_noticed():
+    content = report(drawn_visit())
+    random = np.random.default_rng(3)
+    picture = content.find(drawn_visit().picture)
+    places = [*random.integers(0, len(content), 60), *range(0, 300, 7), picture + 3000, len(content) - 2]
+    for place in places:
+        altered = bytearray(content)
+        altered[place] ^= 1 << random.integers(0, 8)
+        with pytest.raises(StationError):
+            check(bytes(altered))
+    for altered in (content[:-1], content[:5000], content + b"\n", b"", b"%PDF-1.4", drawn_visit().picture):
+        with pytest.raises(StationError):
+            check(bytes(altered))
+
+
+def test_a_report_made_anew_from_an_altered_record_has_another_hash():
+    visit = drawn_visit()
+    forged = report(dataclasses.replace(visit, decision=dataclasses.replace(visit.decision, action="none")))
+    with pytest.raises(StationError, match="another report"):
+        check(forged, visit.sha256)
+
+
+def test_a_report_of_another_version_is_not_called_altered(monkeypatch):
+    visit = drawn_visit()
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_mdda.station.report_pdf.__version__", "9.9.9")
+        content = report(visit)
+    with pytest.raises(StationError, match=r"made with edge_mdda 9\.9\.9"):
+        check(content)
+
+
+def edge_mdda(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edge_mdda", "serve", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_checks(tmp_path):
+    visit = drawn_visit()
+    path = tmp_path / "report.pdf"
+    path.write_bytes(report(visit))
+    good = edge_mdda("verify-report", str(path), "--record", visit.sha256[:16].upper())
+    assert good.returncode == 0, good.stderr
+    assert "not altered" in good.stdout
+    assert code_text(visit) in good.stdout
+    assert NOTICE in good.stdout
+    path.write_bytes(report(visit).replace(b"Report", b"report", 1))
+    for arguments in ((str(path),), (str(tmp_path / "none.pdf"),), (str(tmp_path),)):
+        bad = edge_mdda("verify-report", *arguments)
+        assert bad.returncode == 1
+        assert bad.stdout == ""
+        assert len(bad.stderr.strip().splitlines()) == 1
+    assert edge_mdda("verify-report", str(path), "--record", "xyz").returncode == 2
 
 
 def test_a_visit_survives_its_way_to_a_child():

@@ -26,6 +26,7 @@ examples:
   edge-mdda serve backup /media/stick        copy the records, while the station runs; 'restore' is the way back
   edge-mdda serve unit                       print a systemd unit
   edge-mdda serve demo-visit OUT             write a drawn visit as report, DICOM and FHIR
+  edge-mdda serve verify-report REPORT.pdf   check that a report was not altered
 
 exit status: 0 done, 1 failed, 2 wrong usage
 """

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import io
+import unicodedata
+from pathlib import Path
 from typing import Any
 
+from edge_mdda.digest import sha256
 from edge_mdda.errors import StationError
 
 MM = 72 / 25.4  # points
 WIDTH, HEIGHT = 210 * MM, 297 * MM  # points, A4 (ISO 216)
 MARGIN = 16 * MM  # points
 LEADING = 1.28  # line's height as a multiple of the font's size
-FONT, BOLD = "Vera", "VeraBd"  # both come with reportlab, free to embed
+FONT, BOLD = "Report", "Report-Bold"
+FONTS = (
+    ("Vera.ttf", "VeraBd.ttf"),  # Bitstream Vera, comes with reportlab: Western European languages
+    *(
+        (f"{folder}/DejaVuSans.ttf", f"{folder}/DejaVuSans-Bold.ttf")  # made from Vera: Latin, Greek, Cyrillic
+        for folder in ("/usr/share/fonts/truetype/dejavu", "/usr/share/fonts/TTF", "/usr/share/fonts/dejavu-sans-fonts")
+    ),
+)
+"""Free to embed, regular and bold; the first pair with all letters of a page is taken."""
 GREY = 0.45  # grey level of small print, 0 black, 1 white: contrast 4.7 to 1 on white
 CUT = "… (shortened)"
 
@@ -19,14 +30,12 @@ CUT = "… (shortened)"
 class Page:
     """One page; ``y`` is where the next line goes, in points from the bottom."""
 
-    def __init__(self, title: str, subject: str) -> None:
-        from reportlab.pdfbase import pdfmetrics
-        from reportlab.pdfbase.ttfonts import TTFont
+    def __init__(self, title: str, subject: str, written: str) -> None:
+        from reportlab import rl_config
         from reportlab.pdfgen.canvas import Canvas
 
-        for name in (FONT, BOLD):
-            pdfmetrics.registerFont(TTFont(name, f"{name}.ttf"))
-        self._glyphs = pdfmetrics.getFont(FONT).face.charToGlyph
+        rl_config.useA85 = 0  # pictures as they are, without a quarter more bytes
+        self.fonts_sha256 = _take_fonts(written)
         self._buffer = io.BytesIO()
         # invariant: no time of writing and no random identifier in the file.
         self.canvas = Canvas(self._buffer, pagesize=(WIDTH, HEIGHT), invariant=1)
@@ -36,19 +45,9 @@ class Page:
         self.y = HEIGHT - MARGIN
 
     def wrapped(self, text: str, width: float, size: float, font: str = FONT, most: int | None = None) -> list[str]:
-        """A text as lines of at most ``width`` points; what is beyond ``most`` lines is cut, and says so.
-
-        Raises
-        ------
-        StationError
-            The font lacks a letter: a page with boxes for letters would name nobody.
-        """
+        """A text as lines of at most ``width`` points; what is beyond ``most`` lines is cut, and says so."""
         from reportlab.lib.utils import simpleSplit
 
-        lacking = sorted({c for c in text if not c.isspace() and ord(c) not in self._glyphs})
-        if lacking:
-            letters = " ".join(lacking[:5])
-            raise StationError(f"the report's font lacks {letters}: write the name or the note in Latin letters")
         lines: list[str] = simpleSplit(text, font, size, width)
         if most is not None and len(lines) > most:
             kept = " ".join(lines[:most])
@@ -103,8 +102,57 @@ class Page:
                     path.rect(left + across * module, bottom + side - (down + 1) * module, module, module)
         self.canvas.drawPath(path, stroke=0, fill=1)
 
+    def attach(self, name: str, content: bytes) -> None:
+        """A file inside the file (PDF 32000-1, 7.11.4), compressed."""
+        from reportlab.pdfbase import pdfdoc
+
+        document = self.canvas._doc
+        stream = pdfdoc.PDFStream(
+            pdfdoc.PDFDictionary({"Type": pdfdoc.PDFName("EmbeddedFile")}), content, [pdfdoc.PDFZCompress]
+        )
+        specification = pdfdoc.PDFDictionary(
+            {
+                "Type": pdfdoc.PDFName("Filespec"),
+                "F": pdfdoc.PDFString(name),
+                "UF": pdfdoc.PDFString(name),
+                "EF": pdfdoc.PDFDictionary({"F": document.Reference(stream)}),
+            }
+        )
+        names = pdfdoc.PDFArray([pdfdoc.PDFString(name), document.Reference(specification)])
+        tree = pdfdoc.PDFDictionary({"EmbeddedFiles": pdfdoc.PDFDictionary({"Names": names})})
+        document.Catalog.Names = tree
+
     def done(self) -> bytes:
         """The file."""
         self.canvas.showPage()
         self.canvas.save()
         return self._buffer.getvalue()
+
+
+def _take_fonts(written: str) -> str:
+    """Register the first pair of fonts that has every letter; return the SHA-256 of the two files.
+
+    Raises
+    ------
+    StationError
+        None has: a page with boxes for letters would name nobody.
+    """
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.ttfonts import TTFError, TTFont
+
+    letters = {c for c in written if not c.isspace()}
+    turned = sorted(c for c in letters if unicodedata.bidirectional(c) in ("R", "AL"))
+    lacking = turned
+    for regular, bold in () if turned else FONTS:
+        try:
+            pair = (TTFont(FONT, regular), TTFont(BOLD, bold))
+        except TTFError:
+            continue
+        lacking = sorted(c for c in letters if any(ord(c) not in font.face.charToGlyph for font in pair))
+        if not lacking:
+            for font in pair:
+                pdfmetrics.registerFont(font)
+            return sha256(b"".join(Path(font.face.filename).read_bytes() for font in pair)).hexdigest()
+    what = "writes from left to right alone and cannot place" if turned else "has no letter for"
+    remedy = "write the name or the note in Latin letters" + ("" if turned else ", or install DejaVu fonts")
+    raise StationError(f"the report {what} {' '.join(lacking[:5])}: {remedy}")

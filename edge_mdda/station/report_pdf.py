@@ -1,19 +1,22 @@
 """The report of a visit as one page of PDF, for the referral letter. The same visit gives the same bytes.
 
-Its QR code holds the identifiers and hashes of what the page says, so that a hospital can check that nothing was
-altered.
+Its QR code holds the study's identifier and the hashes of the picture and of the record that the page was made from;
+the record itself is attached, so that a hospital can check that nothing was altered.
 """
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
-from edge_mdda import NOTICE
+from edge_mdda import NOTICE, __version__
 from edge_mdda.station.charts import SEXES
 from edge_mdda.station.pdf_page import BOLD, FONT, GREY, LEADING, MARGIN, MM, WIDTH, Page
 from edge_mdda.station.visit import Visit
 from edge_mdda.station.words import LIMITS_TEXT
 
+ATTACHED = "visit.json"
 TITLE = "Skin-lesion screening report"
 WITHIN = WIDTH - 2 * MARGIN
 HALF = WITHIN / 2 - 3 * MM
@@ -28,17 +31,8 @@ NO_PURIFIER = "The picture was not purified"
 
 
 def code_text(visit: Visit) -> str:
-    """What the QR code holds: one ``key value`` a line."""
-    return "\n".join(
-        [
-            "edge-mdda report 1",
-            f"study {visit.study_uid}",
-            f"image {visit.image_uid}",
-            f"result {visit.result_uid}",
-            f"picture {visit.picture_sha256}",
-            f"answer {visit.answer_sha256}",
-        ]
-    )
+    """What the QR code holds, in letters that it packs densely: the study, the picture and the whole record."""
+    return f"EDGE-MDDA REPORT 1 STUDY {visit.study_uid} PICTURE {visit.picture_sha256} RECORD {visit.sha256}".upper()
 
 
 def percent(share: float) -> str:
@@ -51,9 +45,17 @@ def report(visit: Visit) -> bytes:
     Raises
     ------
     StationError
-        A name or a note has letters that the font lacks.
+        A name or a note has letters that no font here has.
+    ImageError
+        The picture cannot be decoded.
     """
-    page = Page(f"{TITLE}. {NOTICE}", f"Patient {visit.patient.own_id}, lesion {visit.lesion.number}")
+    content = _made(visit, replace(visit, picture=b""))
+    # A JPEG's bytes are in the page as they are; those of another picture, or of one that had to be turned, are not.
+    return content if visit.picture in content else _made(visit, visit)
+
+
+def _made(visit: Visit, record: Visit) -> bytes:
+    page = Page(f"{TITLE}. {NOTICE}", f"Patient {visit.patient.own_id}, lesion {visit.lesion.number}", _written(visit))
     page.text(TITLE, 15, BOLD)
     page.text(NOTICE, 9.5, BOLD)
     _who(page, visit)
@@ -66,7 +68,37 @@ def report(visit: Visit) -> bytes:
     page.y = min(left_end, page.y)
     _decision(page, visit)
     _foot(page, visit)
+    page.attach(ATTACHED, _attached(visit, record, page.fonts_sha256))
     return page.done()
+
+
+def _shown(picture: bytes) -> bytes:
+    """The picture as a page can show it: an upright JPEG as it is, whatever else as PNG."""
+    from edge_mdda.picture.decode import check_header, decode
+    from edge_mdda.station.worker import png
+
+    header = check_header(picture)
+    return picture if header.format == "JPEG" and header.orientation == 1 else png(decode(picture))
+
+
+def made_with(fonts_sha256: str) -> dict[str, str]:
+    """What the bytes of a report depend on besides the visit."""
+    from reportlab import __version__ as reportlab
+
+    return {"edge_mdda": __version__, "reportlab": reportlab, "fonts_sha256": fonts_sha256}
+
+
+def _attached(visit: Visit, record: Visit, fonts_sha256: str) -> bytes:
+    """What the page was made from, for a receiver's program and for :mod:`edge_mdda.station.report_check`."""
+    head = {"edge-mdda report": 1, "notice": NOTICE, "made_with": made_with(fonts_sha256), "sha256": visit.sha256}
+    return json.dumps({**head, "visit": json.loads(record.to_json())}).encode()
+
+
+def _written(visit: Visit) -> str:
+    """Every text of the page that is not this program's own, for the choice of a font."""
+    names = [str(name) for name in visit.names["labels"].values()]
+    decision = [visit.decision.clinician, visit.decision.note] if visit.decision else []
+    return "".join([visit.patient.own_id, visit.patient.name, visit.station, visit.answer["rule"], *names, *decision])
 
 
 def _who(page: Page, visit: Visit) -> None:
@@ -113,7 +145,7 @@ def _operating_point(point: dict[str, Any]) -> str:
 def _pictures(page: Page, visit: Visit) -> None:
     page.heading("Pictures")
     bottom = page.y - PICTURE - 2
-    page.picture(visit.picture, MARGIN, bottom, STORED, PICTURE)
+    page.picture(_shown(visit.picture), MARGIN, bottom, STORED, PICTURE)
     raw_left = MARGIN + STORED + 3 * MM
     pure_left = raw_left + PICTURE + 3 * MM
     page.picture(visit.raw_view, raw_left, bottom, PICTURE, PICTURE)
@@ -191,7 +223,8 @@ def _foot(page: Page, visit: Visit) -> None:
         f"Model SHA-256 {answer['model']['sha256']}",
         f"Purifier: {replay}" if purify else NO_PURIFIER,
         f"Picture SHA-256 {visit.picture_sha256}",
-        f"Answer SHA-256 {visit.answer_sha256}",
+        f"Record SHA-256 {visit.sha256}",
+        f"Check this file with: edge-mdda serve verify-report REPORT.pdf --record {visit.sha256[:16]}",
     )
     page.code(code_text(visit), WIDTH - MARGIN - CODE, 14 * MM, CODE)
     page.y = 14 * MM + CODE

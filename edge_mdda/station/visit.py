@@ -21,6 +21,10 @@ NAMESPACE = uuid.UUID("5b0f3a51-0f5c-4f63-9d3c-6b1f6d0d6a0e")
 """Drawn once for this project; RFC 9562 (version 5) makes a UUID from it and a name."""
 
 
+BLOBS = ("picture", "raw_view", "purified_view")
+"""Fields of a visit that are bytes; base64 in JSON."""
+
+
 @dataclass(frozen=True)
 class Patient:
     """Who it is; ``id`` is the station's own, ``own_id`` the clinic's number."""
@@ -105,8 +109,15 @@ class Visit:
     @property
     def answer_sha256(self) -> str:
         """SHA-256 of the answer as JSON with sorted keys and no spaces: what a receiver can compute again."""
-        text = json.dumps(self.answer, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return sha256(text.encode()).hexdigest()
+        return sha256(_canonical(self.answer)).hexdigest()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the whole visit: JSON with sorted keys and no spaces, each picture by its own SHA-256."""
+        values = asdict(self)
+        for name in BLOBS:
+            values[name] = sha256(values[name]).hexdigest()
+        return sha256(_canonical(values)).hexdigest()
 
     @property
     def study_uid(self) -> str:
@@ -128,19 +139,23 @@ class Visit:
     def to_json(self) -> str:
         """The whole visit as text, for a child process."""
         values = asdict(self)
-        for name in ("picture", "raw_view", "purified_view"):
+        for name in BLOBS:
             values[name] = base64.b64encode(values[name]).decode()
-        return json.dumps(values)
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Visit:
         """The visit that :meth:`to_json` wrote."""
         values = json.loads(text)
-        for name in ("picture", "raw_view", "purified_view"):
+        for name in BLOBS:
             values[name] = base64.b64decode(values[name])
         values["patient"], values["lesion"] = Patient(**values["patient"]), Lesion(**values["lesion"])
         values["decision"] = values["decision"] and Decision(**values["decision"])
         return cls(**values)
+
+
+def _canonical(values: Any) -> bytes:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def uid(kind: str, *names: str) -> str:
