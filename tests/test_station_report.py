@@ -29,7 +29,7 @@ from edge_mdda.station.report_pdf import code_text, report  # noqa: E402
 from edge_mdda.station.visit import Decision, Patient, Visit  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-SCALE = 4  # pixels a point: 288 a inch, as a scanner reads paper
+SCALE = 3  # pixels a point: 216 an inch, less than a scanner reads paper with
 
 
 def text_of(content: bytes) -> str:
@@ -49,7 +49,7 @@ def code_of(pixels: np.ndarray) -> str:
     """What the QR code in the page's lower right corner says."""
     height, width = pixels.shape[:2]
     corner = np.ascontiguousarray(pixels[int(height * 0.78) :, int(width * 0.7) :])
-    return str(cv2.QRCodeDetector().detectAndDecode(corner)[0])
+    return str(cv2.QRCodeDetectorAruco().detectAndDecode(corner)[0])
 
 
 def everything_wrong(visit: Visit) -> Visit:
@@ -72,7 +72,7 @@ def test_the_page_says_it_all():
     text = text_of(report(visit))
     for words in (
         NOTICE,
-        "Patient D-001, Drawn Dora; born 1961; sex: female",
+        "Drawn Dora Patient D-001; born 1961; sex: female",
         "Lesion 1: Upper back, left",
         f"Because {visit.answer['rule']}.",
         f"refer from a malignant share of {visit.answer['operating_point']['refer_at']:.3f}",
@@ -146,6 +146,7 @@ def test_the_longest_words_still_fit():
     content = report(visit)
     text = text_of(content)
     assert "shortened" in text
+    assert "Wilhelmina" in text
     assert text.count(NOTICE) == 2
     assert code_of(pixels_of(content)) == code_text(visit)  # nothing was written over it
     assert "None yet" in text_of(report(dataclasses.replace(visit, decision=None)))
@@ -155,7 +156,7 @@ def test_without_purifier_and_without_raw_view():
     visit = drawn_visit()
     answer = {**visit.answer, "purify": None, "raw_probabilities": None, "disagreement": None}
     text = text_of(report(dataclasses.replace(visit, answer=answer, purified_view=b"")))
-    assert "the picture was not purified" in text
+    assert "The picture was not purified" in text
 
 
 def test_letters_that_the_font_lacks_are_refused():

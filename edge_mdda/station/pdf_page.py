@@ -14,7 +14,7 @@ MM = 72 / 25.4  # points
 WIDTH, HEIGHT = 210 * MM, 297 * MM  # points, A4 (ISO 216)
 MARGIN = 16 * MM  # points
 LEADING = 1.28  # line's height as a multiple of the font's size
-FONT, BOLD = "Report", "Report-Bold"
+FONT, BOLD = 0, 1  # which of a pair
 FONTS = (
     ("Vera.ttf", "VeraBd.ttf"),  # Bitstream Vera, comes with reportlab: Western European languages
     *(
@@ -35,7 +35,7 @@ class Page:
         from reportlab.pdfgen.canvas import Canvas
 
         rl_config.useA85 = 0  # pictures as they are, without a quarter more bytes
-        self.fonts_sha256 = _take_fonts(written)
+        self._fonts, self.fonts_sha256 = _take_fonts(written)
         self._buffer = io.BytesIO()
         # invariant: no time of writing and no random identifier in the file.
         self.canvas = Canvas(self._buffer, pagesize=(WIDTH, HEIGHT), invariant=1)
@@ -44,23 +44,24 @@ class Page:
         self.canvas.setCreator("edge-mdda")
         self.y = HEIGHT - MARGIN
 
-    def wrapped(self, text: str, width: float, size: float, font: str = FONT, most: int | None = None) -> list[str]:
+    def wrapped(self, text: str, width: float, size: float, font: int = FONT, most: int | None = None) -> list[str]:
         """A text as lines of at most ``width`` points; what is beyond ``most`` lines is cut, and says so."""
         from reportlab.lib.utils import simpleSplit
 
-        lines: list[str] = simpleSplit(text, font, size, width)
+        name = self._fonts[font]
+        lines: list[str] = simpleSplit(text, name, size, width)
         if most is not None and len(lines) > most:
             kept = " ".join(lines[:most])
-            while kept and len(simpleSplit(kept + CUT, font, size, width)) > most:
+            while kept and len(simpleSplit(kept + CUT, name, size, width)) > most:
                 kept = kept[:-1]
-            lines = simpleSplit(kept + CUT, font, size, width)
+            lines = simpleSplit(kept + CUT, name, size, width)
         return lines
 
     def text(
         self,
         text: str,
         size: float = 8.5,
-        font: str = FONT,
+        font: int = FONT,
         left: float = MARGIN,
         width: float = WIDTH - 2 * MARGIN,
         grey: float = 0.0,
@@ -68,7 +69,7 @@ class Page:
     ) -> None:
         """Write a text at ``y`` and go on below it; sizes in points."""
         self.canvas.setFillGray(grey)
-        self.canvas.setFont(font, size)
+        self.canvas.setFont(self._fonts[font], size)
         for line in self.wrapped(text, width, size, font, most):
             self.y -= size * LEADING
             self.canvas.drawString(left, self.y, line)
@@ -129,8 +130,8 @@ class Page:
         return self._buffer.getvalue()
 
 
-def _take_fonts(written: str) -> str:
-    """Register the first pair of fonts that has every letter; return the SHA-256 of the two files.
+def _take_fonts(written: str) -> tuple[tuple[str, ...], str]:
+    """Register the first pair of fonts that has every letter; return their names and the SHA-256 of the two files.
 
     Raises
     ------
@@ -145,14 +146,15 @@ def _take_fonts(written: str) -> str:
     lacking = turned
     for regular, bold in () if turned else FONTS:
         try:
-            pair = (TTFont(FONT, regular), TTFont(BOLD, bold))
+            pair = [TTFont(Path(path).stem, path) for path in (regular, bold)]
         except TTFError:
             continue
         lacking = sorted(c for c in letters if any(ord(c) not in font.face.charToGlyph for font in pair))
         if not lacking:
             for font in pair:
                 pdfmetrics.registerFont(font)
-            return sha256(b"".join(Path(font.face.filename).read_bytes() for font in pair)).hexdigest()
+            digest = sha256(b"".join(Path(font.face.filename).read_bytes() for font in pair)).hexdigest()
+            return tuple(font.fontName for font in pair), digest
     what = "writes from left to right alone and cannot place" if turned else "has no letter for"
     remedy = "write the name or the note in Latin letters" + ("" if turned else ", or install DejaVu fonts")
     raise StationError(f"the report {what} {' '.join(lacking[:5])}: {remedy}")

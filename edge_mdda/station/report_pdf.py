@@ -25,7 +25,7 @@ STORED = PICTURE * 4 / 3  # width of the picture as it was taken
 NUMBER = 17 * MM  # points, width of a column of numbers
 NAME = HALF - 2 * NUMBER
 COLUMNS = (MARGIN, MARGIN + NAME, MARGIN + NAME + NUMBER)
-CODE = 42 * MM  # points, side of the QR code: 0.6 mm a module, which a phone reads from paper
+CODE = 36 * MM  # points, side of the QR code: 0.6 mm a module, which a phone reads from paper
 FILL = {"refer": (0.99, 0.87, 0.84), "retake": (1.0, 0.95, 0.80), "routine": (0.90, 0.95, 0.90)}
 NO_PURIFIER = "The picture was not purified"
 
@@ -104,9 +104,10 @@ def _written(visit: Visit) -> str:
 def _who(page: Page, visit: Visit) -> None:
     patient, lesion = visit.patient, visit.lesion
     born = "year of birth not known" if patient.birth_year is None else f"born {patient.birth_year}"
-    name = f", {patient.name}" if patient.name else ""
     page.heading("Patient and lesion")
-    page.text(f"Patient {patient.own_id}{name}; {born}; sex: {SEXES[patient.sex]}", most=2)
+    if patient.name:
+        page.text(patient.name, 10, BOLD, most=1)
+    page.text(f"Patient {patient.own_id}; {born}; sex: {SEXES[patient.sex]}", most=2)
     page.text(
         f"Lesion {lesion.number}: {lesion.place.label}. Picture of {visit.made_at}; station {visit.station}", most=2
     )
@@ -177,7 +178,7 @@ def _shares(page: Page, visit: Visit) -> None:
     page.text(f"{said}.", 7.5, width=HALF)
 
 
-def _row(page: Page, words: tuple[str, str, str], font: str = FONT) -> None:
+def _row(page: Page, words: tuple[str, str, str], font: int = FONT) -> None:
     start = page.y
     end = start - 7.5 * LEADING
     for left, width, word in zip(COLUMNS, (NAME, *[NUMBER] * 2), words, strict=True):
