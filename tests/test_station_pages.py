@@ -187,3 +187,28 @@ def test_a_worker_that_does_not_answer_is_ended():
         judge.ask({"do": "screen"}, [DRAWN])
     assert judge.pid is None
     judge.close()
+
+
+def test_a_referral_that_nobody_decided_on_is_not_forgotten(tmp_path, monkeypatch):
+    from datetime import datetime, timedelta, timezone
+
+    with station_in(tmp_path / "data") as station:
+        browser = Browser(application(station))
+        first = browser.new_picture(variation(2), own_id="O-1", name="")
+        browser.new_picture(variation(0), own_id="O-2", name="")
+        second = browser.new_picture(variation(6), own_id="O-3", name="")
+        assert "on earlier days" not in browser.get("/").text
+        later = (datetime.now(timezone.utc) + timedelta(days=2)).isoformat(timespec="milliseconds")
+        monkeypatch.setattr("edge_mdda.station.store.clock", lambda: later.replace("+00:00", "Z"))
+        text = browser.get("/").text
+        assert "No pictures today" in text and "REFER on earlier days" in text
+        assert "O-1" in text and "O-3" in text and "O-2" not in text
+        browser.post(f"{first}/decision", {"action": "referred", "clinician": "Dr Bo"})
+        browser.post(f"{second}/withdraw", {"reason": "wrong patient"})
+        assert "on earlier days" not in browser.get("/").text
+
+
+def test_a_retake_leads_back_to_the_camera(browser):
+    browser.new_picture(variation(3), own_id="Y-1")
+    lesion = re.search(r"/lesions/\w{16}", browser.page.text)[0]
+    assert f'href="{lesion}">Take it again' in browser.page.text

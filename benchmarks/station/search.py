@@ -72,6 +72,7 @@ def run(pictures: int, seed: int) -> dict[str, Any]:
             "by_last_name": timed(lambda: charts.find_patients(store, f"{rng.choice(LAST)}{rng.randrange(97)}")),
             "by_nothing_known": timed(lambda: charts.find_patients(store, "zzz")),
             "a_days_list": timed(lambda: findings.pictures_on(store, f"2021-{rng.randint(1, 12):02}-05")),
+            "first_page": timed(lambda: findings.left_open(store, "2026-01-01")),
             "a_lesion": timed(lambda: findings.pictures_of(store, f"{rng.randrange(patients):013x}000")),
         }
         store.close()

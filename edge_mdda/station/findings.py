@@ -20,6 +20,7 @@ ACTIONS = {
 }
 MAX_DECISION, MAX_CLINICIAN, MAX_DIAGNOSIS = 2000, 200, 500  # characters
 BASES = {"histology": "histology", "follow-up": "seen again", "expert": "an expert's opinion"}
+OPEN_AT_MOST = 50  # pictures of earlier days on the first page
 URGENCY = "CASE s.advice WHEN 'refer' THEN 0 WHEN 'retake' THEN 1 WHEN 'routine' THEN 3 ELSE 2 END"
 """REFER first, then RETAKE, then what is not judged yet."""
 
@@ -179,6 +180,18 @@ def pictures_on(store: Store, day: str) -> list[sqlite3.Row]:
     """A day's pictures, those that ask for a referral first; withdrawn ones are left out."""
     return store.rows(
         _PICTURES + f" WHERE v.day = ? AND w.picture IS NULL ORDER BY {URGENCY}, p.made_at DESC, p.rowid DESC", (day,)
+    )
+
+
+def left_open(store: Store, before: str) -> list[sqlite3.Row]:
+    """Pictures of earlier days that ask for a referral and on which nobody has decided, latest first."""
+    return store.rows(
+        _PICTURES
+        + """ WHERE p.id IN (
+            SELECT o.picture FROM undecided o JOIN pictures q ON q.id = o.picture JOIN visits u ON u.id = q.visit
+            WHERE u.day < ? ORDER BY o.number DESC LIMIT ?
+        ) ORDER BY p.rowid DESC""",
+        (before, OPEN_AT_MOST),
     )
 
 

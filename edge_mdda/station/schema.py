@@ -93,6 +93,21 @@ MIGRATIONS: tuple[str, ...] = (
         made_at TEXT NOT NULL, made_by TEXT NOT NULL
     ) STRICT;
 
+    CREATE TABLE undecided (
+        number INTEGER PRIMARY KEY, picture TEXT NOT NULL UNIQUE REFERENCES pictures (id)
+    ) STRICT;
+    CREATE TRIGGER refer_is_undecided AFTER INSERT ON screenings
+    WHEN new.advice = 'refer'
+        AND NOT EXISTS (SELECT 1 FROM decisions WHERE picture = new.picture)
+        AND NOT EXISTS (SELECT 1 FROM withdrawals WHERE picture = new.picture)
+    BEGIN INSERT OR IGNORE INTO undecided (picture) VALUES (new.picture); END;
+    CREATE TRIGGER another_answer AFTER INSERT ON screenings WHEN new.advice <> 'refer'
+    BEGIN DELETE FROM undecided WHERE picture = new.picture; END;
+    CREATE TRIGGER decided AFTER INSERT ON decisions
+    BEGIN DELETE FROM undecided WHERE picture = new.picture; END;
+    CREATE TRIGGER withdrawn AFTER INSERT ON withdrawals
+    BEGIN DELETE FROM undecided WHERE picture = new.picture; END;
+
     CREATE TABLE users (
         id TEXT PRIMARY KEY CHECK (length(id) = 16),
         name TEXT NOT NULL UNIQUE COLLATE NOCASE CHECK (length(name) BETWEEN 1 AND 64),

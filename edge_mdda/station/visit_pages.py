@@ -16,7 +16,8 @@ def today(request: Request) -> Response:
     """Today's pictures, those that ask for a referral first."""
     day = day_of(station_of(request).store.now()[0])
     pictures = findings.pictures_on(station_of(request).store, day)
-    return render(request, "today.html", day=day, pictures=pictures)
+    left = findings.left_open(station_of(request).store, day)
+    return render(request, "today.html", day=day, pictures=pictures, left=left)
 
 
 def search(request: Request, form: FormData) -> Response:
