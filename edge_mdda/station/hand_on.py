@@ -9,10 +9,11 @@ from pathlib import Path
 
 from edge_mdda.errors import StationError
 from edge_mdda.files import replace_file
+from edge_mdda.station import fhir
 from edge_mdda.station.report_pdf import report
 from edge_mdda.station.visit import Visit
 
-REPORT = "report.pdf"
+REPORT, BUNDLE = "report.pdf", "visit.fhir.json"
 
 
 def write(visit: Visit, folder: Path) -> list[Path]:
@@ -46,5 +47,7 @@ def write(visit: Visit, folder: Path) -> list[Path]:
 
 def _make(visit: Visit, scratch: Path) -> list[str]:
     """Make the files and return their names."""
-    replace_file(str(scratch / REPORT), report(visit))
-    return [REPORT]
+    page = report(visit)
+    for name, content in ((REPORT, page), (BUNDLE, fhir.text(visit, page).encode())):
+        replace_file(str(scratch / name), content)
+    return [REPORT, BUNDLE]
