@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("reportlab", reason="the extra report is not installed")
 pytest.importorskip("segno", reason="the extra report is not installed")
 
-from edge_mdda import NOTICE  # noqa: E402
-from edge_mdda.cli.serve_visit import NEEDS  # noqa: E402
-from edge_mdda.models import DEMO_IMAGE  # noqa: E402
+from edge_mdda import NOTICE
+from edge_mdda.cli.serve_visit import NEEDS
+from edge_mdda.models import DEMO_IMAGE
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ["report.pdf", "visit.fhir.json"]
