@@ -1,0 +1,58 @@
+"""A cluster to work on: processes of this machine, or one that is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from export.errors import ExportError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT_S = 10  # seconds to find a scheduler
+WORKERS_S = 60  # seconds until the first worker is there
+LOOPBACK = "127.0.0.1"
+
+
+@contextmanager
+def connected(address: str | None, workers: int) -> Iterator[Client]:
+    """A client of the scheduler at ``address``, or of as many new processes on this machine.
+
+    Raises
+    ------
+    ExportError
+        No scheduler there, no workers, or workers without this program.
+    """
+    import logging
+
+    import dask
+    from distributed import Client, LocalCluster
+
+    if address is None:
+        with (
+            # One thread each: a screening uses one core. No dashboard: nothing listens beyond this machine.
+            dask.config.set({"distributed.worker.daemon": True}),
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host=LOOPBACK,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            ) as local,
+            Client(local) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(address, timeout=CONNECT_S)
+    except (OSError, ValueError) as error:
+        raise ExportError(f"no Dask scheduler answers at {address}: check the address, start 'dask scheduler'") from error
+    with client:
+        try:
+            client.wait_for_workers(1, WORKERS_S)
+        except TimeoutError as error:
+            raise ExportError(f"{address} has no workers: start 'dask worker {address}' in the project's folder") from error
+        yield client

@@ -1,0 +1,130 @@
+"""Batches of pictures over the workers of a Dask cluster, a bounded number at a time, and parts as they come whole.
+
+The process that calls this is the only one that writes. A worker that dies loses nothing: the scheduler gives its
+batches to another. A batch whose workers die again and again is halved until the picture that kills them is alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from export.archive.rows import KILLED, Settings, refused, screen_batch
+from export.errors import ExportError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+WINDOW = 4  # batches in the cluster for each thread of it: enough that none waits for this process
+LEAST_WINDOW = 8
+GONE = "the cluster is gone; the same command goes on where this one stopped"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some neighbouring pictures of a part."""
+
+    part: int
+    first: int
+    """Place of the first of them in the part."""
+    names: list[str]
+
+    def halves(self) -> list[Batch]:
+        """Two smaller ones."""
+        middle = len(self.names) // 2
+        return [
+            Batch(self.part, self.first, self.names[:middle]),
+            Batch(self.part, self.first + middle, self.names[middle:]),
+        ]
+
+
+@dataclass
+class Open:
+    """A part of which some rows are there."""
+
+    size: int
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, batch: Batch, rows: list[dict[str, Any]]) -> bool:
+        """Keep the rows of a batch; whether the part is whole now."""
+        self.rows.update(zip(range(batch.first, batch.first + len(rows)), rows, strict=True))
+        return len(self.rows) == self.size
+
+
+def batches(parts: Iterable[tuple[int, list[str]]], size: int) -> Iterator[Batch]:
+    """Cut parts into batches."""
+    for part, names in parts:
+        for first in range(0, len(names), size):
+            yield Batch(part, first, names[first : first + size])
+
+
+def run(
+    client: Client,
+    settings: Settings,
+    parts: Iterable[tuple[int, list[str]]],
+    rows_of: Callable[[int], int],
+    batch: int,
+    write: Callable[[int, list[dict[str, Any]]], None],
+    progress: Callable[[int], None],
+) -> None:
+    """Screen the pictures of some parts.
+
+    Parameters
+    ----------
+    client : Client
+        Of a cluster with workers.
+    parts : iterable of (part, names)
+        Read as far as the window needs.
+    rows_of : callable
+        How many rows a part has.
+    batch : int
+        Pictures in one task.
+    write : callable
+        Gets each part once, whole, in the order of its pictures.
+    progress : callable
+        Gets the number of rows that are new.
+
+    Raises
+    ------
+    ExportError
+        The cluster went away.
+    """
+    from concurrent.futures import CancelledError
+
+    from distributed import as_completed
+    from distributed.scheduler import KilledWorker
+
+    waiting, open_parts = batches(parts, batch), dict[int, Open]()
+    of: dict[Future, Batch] = {}
+    completed = as_completed()
+
+    def submit(item: Batch) -> None:
+        future = client.submit(screen_batch, settings, item.names, pure=False)
+        of[future] = item
+        completed.add(future)
+
+    def fill() -> None:
+        window = max(LEAST_WINDOW, WINDOW * sum(client.nthreads().values()))
+        while len(of) < window and (item := next(waiting, None)) is not None:
+            submit(item)
+
+    fill()
+    for future in completed:
+        item = of.pop(future)
+        try:
+            rows = future.result()
+        except KilledWorker:
+            if len(item.names) > 1:
+                for half in item.halves():
+                    submit(half)
+                continue
+            rows = [refused(item.names[0], KILLED)]
+        except (CancelledError, OSError) as error:
+            raise ExportError(GONE) from error
+        part = open_parts.setdefault(item.part, Open(rows_of(item.part)))
+        progress(len(rows))
+        if part.add(item, rows):
+            del open_parts[item.part]
+            write(item.part, [part.rows[place] for place in range(part.size)])
+        fill()
