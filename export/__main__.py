@@ -16,6 +16,7 @@ from pathlib import Path
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.mdda.params import PRESETS
 from export import command_line, operate, signing
+from export.archive import command as archive
 from export.convert import command as conversion
 from export.dataset import SPLITS
 from export.options import HardenOptions, Int8Options, TrainOptions
@@ -138,6 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     conversion.add_commands(commands)
     signing.add_commands(commands)
+    archive.add_commands(commands)
     operate.add_commands(commands)
 
     kernels = commands.add_parser(

@@ -49,10 +49,14 @@ def connected(address: str | None, workers: int) -> Iterator[Client]:
     try:
         client = Client(address, timeout=CONNECT_S)
     except (OSError, ValueError) as error:
-        raise ExportError(f"no Dask scheduler answers at {address}: check the address, start 'dask scheduler'") from error
+        raise ExportError(
+            f"no Dask scheduler answers at {address}: check the address, start 'dask scheduler'"
+        ) from error
     with client:
         try:
             client.wait_for_workers(1, WORKERS_S)
         except TimeoutError as error:
-            raise ExportError(f"{address} has no workers: start 'dask worker {address}' in the project's folder") from error
+            raise ExportError(
+                f"{address} has no workers: start 'dask worker {address}' in the project's folder"
+            ) from error
         yield client

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,14 @@ def add_commands(commands: Any) -> None:
     archive = commands.add_parser(
         "archive",
         help="screen a whole archive, on several processes or machines",
-        description="Screen each picture of an archive with both views; a table of rows, a referral aid and no diagnosis.",
+        description="Screen each picture of an archive with both views into a table: a referral aid, no diagnosis.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     archive.add_argument("source", help="a folder, a text file with one path a line, or an address such as s3://...")
-    archive.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the results, such as results.parquet")
+    archive.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="the results, such as results.parquet"
+    )
     where = archive.add_mutually_exclusive_group()
     where.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler (default: processes of this machine)")
     where.add_argument("--workers", type=_positive, metavar="N", help="processes here (default: one for each core)")
@@ -78,7 +81,9 @@ class _Counter:
         now = time.monotonic()
         if not self.bar.active and now - self.said >= SAY_EVERY:
             self.said = now
-            print(f"{self.done + self.new:,} of {self.total:,} pictures, {self.rate:.1f}/s", file=sys.stderr, flush=True)
+            print(
+                f"{self.done + self.new:,} of {self.total:,} pictures, {self.rate:.1f}/s", file=sys.stderr, flush=True
+            )
 
     @property
     def rate(self) -> float:
@@ -111,8 +116,7 @@ def _run(args: argparse.Namespace) -> int:
             with connected(args.cluster, args.workers or len(os.sched_getaffinity(0))) as client:
                 counter = _Counter(there, plan.pictures)  # the start of the processes is no screening
                 parts = store.names(plan, missing)
-                write = lambda part, rows: store.write(part, rows, schema, plan)  # noqa: E731
-                run(client, settings, parts, plan.rows_of, args.batch, write, counter.add)
+                run(client, settings, parts, plan.rows_of, args.batch, partial(store.write, plan, schema), counter.add)
         rate = counter.rate
         counter.bar.clear()
         counts = store.advice(plan)

@@ -1,7 +1,7 @@
 """Batches of pictures over the workers of a Dask cluster, a bounded number at a time, and parts as they come whole.
 
 The process that calls this is the only one that writes. A worker that dies loses nothing: the scheduler gives its
-batches to another. A batch whose workers die again and again is halved until the picture that kills them is alone.
+batches to another. The pictures of a batch whose workers die again and again are tried one by one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WINDOW = 4  # batches in the cluster for each thread of it: enough that none waits for this process
 LEAST_WINDOW = 8
+TRIES_ALONE = 2  # of a picture whose worker ends; in each the scheduler tries it on several workers
 GONE = "the cluster is gone; the same command goes on where this one stopped"
 
 
@@ -30,13 +31,12 @@ class Batch:
     """Place of the first of them in the part."""
     names: list[str]
 
-    def halves(self) -> list[Batch]:
-        """Two smaller ones."""
-        middle = len(self.names) // 2
-        return [
-            Batch(self.part, self.first, self.names[:middle]),
-            Batch(self.part, self.first + middle, self.names[middle:]),
-        ]
+    tries: int = 1
+
+    def singly(self) -> list[Batch]:
+        """Each picture by itself; one that is alone already, once more."""
+        tries = self.tries + (len(self.names) == 1)
+        return [Batch(self.part, self.first + k, [name], tries) for k, name in enumerate(self.names)]
 
 
 @dataclass
@@ -115,9 +115,10 @@ def run(
         try:
             rows = future.result()
         except KilledWorker:
-            if len(item.names) > 1:
-                for half in item.halves():
-                    submit(half)
+            # Another picture on the same worker may have ended it, so one try alone does not tell.
+            if len(item.names) > 1 or item.tries < TRIES_ALONE:
+                for single in item.singly():
+                    submit(single)
                 continue
             rows = [refused(item.names[0], KILLED)]
         except (CancelledError, OSError) as error:

@@ -64,7 +64,9 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise ExportError(f"{folder}: another run is writing there; wait for it, or choose another --out") from error
+            raise ExportError(
+                f"{folder}: another run is writing there; wait for it, or choose another --out"
+            ) from error
         for left in folder.glob(".*.tmp"):  # of a run that was killed; nobody else writes here
             left.unlink()
 
@@ -116,7 +118,7 @@ class Store:
                 raise ValueError("of another version")
             plan = Plan(**content | {"settings": Settings(**content["settings"])})
             with (self.folder / LIST).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha(file)
+                found = _sha256(file)
             if found != plan.list_sha256:
                 raise ValueError(f"{LIST} has changed")
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -145,7 +147,7 @@ class Store:
                 if part in wanted:
                     yield part, [json.loads(line) for line in lines]
 
-    def write(self, part: int, rows: list[dict[str, Any]], schema: pa.Schema, plan: Plan) -> None:
+    def write(self, plan: Plan, schema: pa.Schema, part: int, rows: list[dict[str, Any]]) -> None:
         """One part, whole or not at all."""
         first = part * plan.rows_per_part
         table = pa.Table.from_pylist([row | {"position": first + k} for k, row in enumerate(rows)], schema)
@@ -163,7 +165,7 @@ class Store:
         return counts
 
 
-def _sha(file: IO[bytes]) -> str:
+def _sha256(file: IO[bytes]) -> str:
     digest = hashlib.sha256()
     while block := file.read(2**20):
         digest.update(block)
