@@ -11,11 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+import archive_worker
 import cv2
 import numpy as np
 import pytest
 
-import archive_worker
 from edge_mdda.files import Limits
 from edge_mdda.screening import Screener
 from export.archive.listing import pictures_of, read_picture
@@ -176,8 +176,9 @@ def test_sources_that_are_not_there(source):
 def refusal(*args) -> str:
     done = archive(*args)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("INFO:")]  # what TFLite says of itself
+    assert len(lines) == 1, done.stderr
+    return lines[0]
 
 
 def test_another_setting_source_or_owner_is_refused(folder, model, reference, tmp_path):
@@ -186,7 +187,7 @@ def test_another_setting_source_or_owner_is_refused(folder, model, reference, tm
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(next(folder.glob("*.png")), other / "x.png")
-    assert "another preset" in refusal(folder, out, model, "--preset", "fast")
+    assert "another preset" in refusal(folder, out, model, "--preset", "mild")
     assert "another source" in refusal(other, out, model)
     with (out / "_lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
