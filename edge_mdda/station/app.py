@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from edge_mdda import __version__
 from edge_mdda.errors import StationError
-from edge_mdda.station import api, board_page, camera_pages, login_pages, picture_pages, visit_pages
+from edge_mdda.station import api, board_page, camera_pages, login_pages, paper_pages, picture_pages, visit_pages
 from edge_mdda.station.auth import BOARD, User
 from edge_mdda.station.pages import HERE, Station, login_page, render, station_of
 from edge_mdda.station.security import SAFE_METHODS, Guard, TooLargeError
@@ -103,6 +103,7 @@ def make_app(station: Station, hosts: set[str]) -> Guard:
             Route("/healthz", healthz),
             *visit_pages.ROUTES,
             *picture_pages.ROUTES,
+            *paper_pages.ROUTES,
             *login_pages.ROUTES,
             *camera_pages.ROUTES,
             *board_page.ROUTES,

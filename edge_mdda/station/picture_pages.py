@@ -12,6 +12,7 @@ from edge_mdda.errors import ImageError, StationError
 from edge_mdda.picture.decode import check_header
 from edge_mdda.station import charts, findings
 from edge_mdda.station.pages import Station, found, needs, posted, render, station_of, texts, to, who
+from edge_mdda.station.paper_pages import can_be_made
 from edge_mdda.station.visit_pages import lesion_page
 
 SOURCES = ("file", "browser", "camera")
@@ -74,6 +75,7 @@ def picture_page(
         picture=row,
         answer=answer,
         names=names,
+        reports=can_be_made(),
         decisions=findings.decisions_of(store, picture),
         values=values or {},
         errors=errors or {},
