@@ -12,7 +12,9 @@ import argparse
 import csv
 import json
 import statistics as numbers
+import struct
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +23,9 @@ from typing import Any
 import numpy as np
 
 from edge_mdda import Screener
+from edge_mdda.picture.colour import srgb_light, to_xyz
 from edge_mdda.picture.decode import decode
+from edge_mdda.picture.parsing import ADOBE_RGB, DISPLAY_P3, SRGB_PRIMARIES, Primaries
 from edge_mdda.picture.quality import INDEPENDENT, USUAL, judge
 from edge_mdda.picture.statistics import NAMES, statistics
 
@@ -173,6 +177,37 @@ def no_lesions(seed: int = 3) -> dict[str, np.ndarray]:
     }
 
 
+PROPHOTO = Primaries(1.8, (0.345704, 0.358540, 0.734699, 0.265301, 0.159597, 0.840403, 0.036598, 0.000105))
+"""ISO 22028-2, without the straight part of its curve."""
+
+
+def in_colours(primaries: Primaries) -> Callable[[np.ndarray], bytes]:
+    """The picture with its colours kept, but written in other levels: a PNG that says so (cHRM and gAMA, or cICP)."""
+
+    def written(x: np.ndarray) -> bytes:
+        to_other = np.linalg.solve(to_xyz(primaries.chromaticities), to_xyz(SRGB_PRIMARIES))
+        light = (srgb_light(x / 255) @ to_other.T).clip(0, 1)
+        if primaries.exponent is None:
+            level = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+            chunks = [(b"cICP", bytes((12, 13, 0, 1)))]
+        else:
+            level = light ** (1 / primaries.exponent)
+            places = (round(value * 100_000) for value in primaries.chromaticities)
+            chunks = [(b"gAMA", struct.pack(">I", round(100_000 / primaries.exponent)))]
+            chunks.append((b"cHRM", struct.pack(">8I", *places)))
+        png = as_png(np.round(level * 255).astype(np.uint8))
+        told = b""
+        for kind, body in chunks:
+            told += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return png[:33] + told + png[33:]  # after the header
+
+    return written
+
+
+FILES = {"Adobe RGB": in_colours(ADOBE_RGB), "Display P3": in_colours(DISPLAY_P3), "ProPhoto": in_colours(PROPHOTO)}
+"""Ways to write a picture as a file that shows the same, by name."""
+
+
 def as_png(pixels: np.ndarray) -> bytes:
     """A PNG file's bytes."""
     import cv2
@@ -188,6 +223,9 @@ def spoiled_rows(screener: Screener, data: Path, images: int) -> list[dict[str, 
     table: list[dict[str, object]] = []
     for kind, spoil in kinds().items():
         said = Counter(screener.screen(as_png(spoil(x)), seed=1).advice.action for x in referred)
+        table.append({"kind": kind, "n": len(referred), **{a: said[a] for a in ("routine", "retake", "refer")}})
+    for kind, written in FILES.items():
+        said = Counter(screener.screen(written(x), seed=1).advice.action for x in referred)
         table.append({"kind": kind, "n": len(referred), **{a: said[a] for a in ("routine", "retake", "refer")}})
     return table
 
@@ -206,6 +244,27 @@ def false_retakes(data: Path) -> list[dict[str, object]]:
         table.append(
             {"source": name, "n": total, "retaken": sent_back, "share": sent_back / total, "by check": dict(failed)}
         )
+    return table
+
+
+def benign_refers(screener: Screener, data: Path, most: int = 300) -> list[dict[str, object]]:
+    """For each source, the share of benign lesions, as they are, that are REFER, and with the answer of one view less.
+
+    ``views`` counts those that only a view in the usual light or of the whole field made REFER: what those views cost.
+    """
+    table: list[dict[str, object]] = []
+    for name in SOURCES:
+        benign = [path for row, path in rows(data / name, "test") if (row.get("dx") or row["malignant"]) not in
+                  (*MALIGNANT, "1")]  # fmt: skip
+        referred = by_views = 0
+        for path in benign[:most]:
+            answer = screener.screen(path.read_bytes(), seed=1)
+            point = answer.operating_point["refer_at"]
+            raw = answer.raw_probabilities or {}
+            usual = max(answer.malignant, sum(raw.get(label, 0.0) for label in MALIGNANT))
+            referred += answer.advice.action == "refer"
+            by_views += answer.advice.action == "refer" and usual < point
+        table.append({"source": name, "n": len(benign[:most]), "refer": referred, "by views": by_views})
     return table
 
 
@@ -240,6 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "spoiled": spoiled_rows(screener, args.data, args.images),
             "no lesion": {name: screener.screen(as_png(x), seed=1).advice.action for name, x in no_lesions().items()},
             "unspoiled": false_retakes(args.data),
+            "benign": benign_refers(screener, args.data),
             "cost_ms": cost_ms(args.data),
         }
     print("| kind | n | ROUTINE | RETAKE | REFER |\n| --- | ---: | ---: | ---: | ---: |")
@@ -247,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
     for name, action in report["no lesion"].items():
         print(f"| {name} (no lesion) | 1 | {action} |")
-    for row in report["unspoiled"]:
+    for row in [*report["unspoiled"], *report["benign"]]:
         print(row)
     print(f"all checks: {report['cost_ms']:.2f} ms a picture")
     if args.json:

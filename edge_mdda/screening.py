@@ -70,7 +70,10 @@ class Screening:
     seen: tuple[int, int, int, int] | None = None
     """Left, top, right and bottom of the square that was judged, where a dark border was cut away."""
     malignant_in_usual_light: float | None = None
-    """Malignant share of a dim or oddly coloured picture once it is brought to usual light; it counts like a view."""
+    """Malignant share of an oddly lit or coloured picture once it is brought to usual light, the larger of two ways to
+    do so; it counts like a view."""
+    malignant_in_whole_field: float | None = None
+    """Malignant share of all of the field of view, where a dark border was cut away; it counts like a view."""
     quality: tuple[dict[str, Any], ...] = ()
     """The checks of the picture: name, value, threshold, ok, advice; see :mod:`edge_mdda.picture.quality`."""
 
@@ -90,7 +93,7 @@ class Screening:
         def rounded(values: dict[str, float] | None) -> dict[str, float] | None:
             return None if values is None else {name: round(value, 5) for name, value in values.items()}
 
-        lit_share = self.malignant_in_usual_light
+        lit_share, rim_share = self.malignant_in_usual_light, self.malignant_in_whole_field
         return {
             "image": self.image,
             "sha256": self.sha256,
@@ -108,6 +111,7 @@ class Screening:
             "model": self.model,
             "operating_point": self.operating_point,
             "malignant_in_usual_light": None if lit_share is None else round(lit_share, 5),
+            "malignant_in_whole_field": None if rim_share is None else round(rim_share, 5),
             "quality": list(self.quality),
             "size": list(self.size),
             "seen": None if self.seen is None else list(self.seen),
@@ -215,7 +219,7 @@ class Screener:
         """
         import numpy as np
 
-        from edge_mdda.picture.field import useful_square
+        from edge_mdda.picture.field import useful_square, whole_field
         from edge_mdda.picture.quality import judge, lit, problem
 
         manifest = self.classifier.manifest
@@ -232,7 +236,8 @@ class Screener:
         square = useful_square(picture)
         view = picture if square is None else np.ascontiguousarray(picture[square])
         raw = fit(view, manifest.height, manifest.width, manifest.crop)
-        verdicts = judge(raw, view.shape[:2])
+        verdicts = judge(raw, view.shape[:2], view)
+        rim = [] if square is None else [whole_field(picture, manifest.height, manifest.width)]
         del picture, view  # up to 120 MB that the rest need not carry along
         decoded = time.perf_counter()
         drawn: list[np.ndarray] = []
@@ -243,7 +248,7 @@ class Screener:
         purify_done = time.perf_counter()
         views = drawn + ([] if self.purify == "on" else [raw])
         in_usual_light = lit(raw)
-        answers = self.classifier.predict(np.stack(views if in_usual_light is None else [*views, in_usual_light]))
+        answers = self.classifier.predict(np.stack([*views, *in_usual_light, *rim]))
         answers, more = answers[: len(views)], answers[len(views) :]
         done = time.perf_counter()
 
@@ -252,8 +257,9 @@ class Screener:
         of_draws = answers[: len(drawn)]
         rows = np.concatenate([of_draws.mean(axis=0, keepdims=True), answers[len(drawn) :]]) if drawn else answers
         shares = rows[:, malignant_columns].sum(axis=1)
-        lit_share = float(more[0, malignant_columns].sum()) if len(more) else None
-        largest = max(float(shares.max()), lit_share or 0.0)
+        more_shares = more[:, malignant_columns].sum(axis=1)
+        lit_share = float(more_shares[: len(in_usual_light)].max()) if in_usual_light else None
+        largest = float(np.concatenate([shares, more_shares]).max())
         both = self.purify == "both"
         disagreement = jensen_shannon(rows[0], rows[1]) if both else None
         return Screening(
@@ -288,6 +294,7 @@ class Screener:
             size=(stored_size[1], stored_size[0]),
             seen=None if square is None else (square[1].start, square[0].start, square[1].stop, square[0].stop),
             malignant_in_usual_light=lit_share,
+            malignant_in_whole_field=float(more_shares[-1]) if rim else None,
             quality=tuple(verdict.to_dict() for verdict in verdicts),
         )
 

@@ -5,16 +5,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from made_files import encode
 
-from benchmarks.inputs import SOURCES, as_png, false_retakes, kinds, no_lesions
+from benchmarks.inputs import FILES, SOURCES, as_png, false_retakes, kinds, no_lesions
 from edge_mdda import Screener
-from edge_mdda.picture.field import useful_square
-from edge_mdda.picture.quality import judge, problem
+from edge_mdda.picture.decode import decode
+from edge_mdda.picture.field import useful_square, whole_field
+from edge_mdda.picture.quality import USUAL_LIGHT, judge, lit, problem
+from edge_mdda.picture.statistics import blocking, light_ends
 from edge_mdda.screening import PURIFY_MODES
 
 DATA = Path("../shared/data")
@@ -55,6 +59,8 @@ def test_a_lesion_passes_every_check():
         ("motion 15 px", "motion"),
         ("motion down 15 px", "motion"),
         ("letterbox 30 %", "border"),
+        ("red cast", "cast"),
+        ("JPEG 5", "compression"),
     ],
 )
 def test_each_kind_of_fault_has_its_name(kind, name):
@@ -95,6 +101,69 @@ def test_a_dim_picture_is_looked_at_in_the_usual_light_as_well(screener):
     assert 0 <= dim.malignant_in_usual_light <= 1
     refers = dim.malignant_in_usual_light >= dim.operating_point["refer_at"]
     assert dim.advice.action == "refer" or not refers
+
+
+@pytest.mark.parametrize(("kind", "power"), [("gamma 2", 2), ("gamma 0.5", 0.5), ("brightness 0.8", None)])
+def test_the_usual_light_undoes_a_curve_and_an_exposure(kind, power):
+    """One of the views is nearly the picture that was spoiled; a picture in usual light has none."""
+    pale = lesion() * np.float32((1.0, 1.18, 1.22))
+    light = np.dot(light_ends(pale.clip(0, 255).astype(np.uint8)), (0.299, 0.587, 0.114))
+    good = (pale * np.float32(USUAL_LIGHT / light)).clip(0, 255).astype(np.uint8)
+    assert lit(good) == []
+    views = lit(kinds()[kind](good))
+    assert len(views) == (1 if kind == "gamma 0.5" else 2)
+    assert all(view.dtype == np.uint8 and view.shape == good.shape for view in views)
+    off = [np.abs(view.astype(int) - good).mean() for view in views]
+    assert min(off) < 4 < np.abs(kinds()[kind](good).astype(int) - good).mean()
+    assert off.index(min(off)) == (0 if power in (None, 0.5) else 1)
+
+
+@pytest.mark.parametrize("shift", [0, 3, 7])
+def test_blocks_are_seen_wherever_they_begin_and_only_if_they_are_there(shift):
+    good = lesion(300)
+    assert blocking(good) < 0.5
+    for quality, low, high in ((5, 2.0, 20.0), (10, 1.0, 10.0), (90, 0.0, 0.5)):
+        coded = encode(".jpg", good, cv2.IMWRITE_JPEG_QUALITY, quality)
+        assert low <= blocking(decode(coded)[shift:, 2 * shift :]) <= high
+    for size in ((1, 1), (7, 300), (15, 15)):
+        assert blocking(np.zeros((*size, 3), np.uint8)) == 0
+
+
+def test_a_large_picture_is_looked_at_for_blocks_before_it_is_shrunk(screener):
+    large = cv2.resize(lesion(), (900, 700))
+    coded = encode(".jpg", large, cv2.IMWRITE_JPEG_QUALITY, 4)
+    answer = screener.screen(coded, seed=1)
+    failed_ones = {verdict["name"] for verdict in answer.quality if not verdict["ok"]}
+    assert "compression" in failed_ones
+    assert answer.advice.action != "routine"
+
+
+def test_the_whole_field_has_no_black_and_keeps_what_the_square_leaves_out(screener):
+    picture = cv2.resize(lesion(), (640, 480))
+    y, x = np.mgrid[:480, :640]
+    picture[:] = (190, 150, 140)
+    picture[230:250, 490:515] = (90, 30, 30)  # at the rim of the field, beyond the square
+    picture[np.hypot(y - 240, x - 320) > 200] = 0
+    whole = whole_field(picture, 224, 224)
+    assert whole.shape == (224, 224, 3) and whole.dtype == np.uint8
+    assert (whole.max(axis=2) < 14).mean() == 0
+    rows, columns = useful_square(picture)
+
+    def shows_the_mark(view: np.ndarray) -> bool:
+        return bool((view[..., 0].astype(int) - view[..., 1] > 50).any())
+
+    assert shows_the_mark(whole) and not shows_the_mark(picture[rows, columns])
+    answer = screener.screen(as_png(picture), seed=1)
+    assert 0 <= answer.malignant_in_whole_field <= 1
+    assert answer.advice.action == "refer" or answer.malignant_in_whole_field < answer.operating_point["refer_at"]
+    assert screener.screen(as_png(lesion()), seed=1).malignant_in_whole_field is None
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_the_colours_of_a_file_in_other_levels_are_the_pictures_own(name):
+    found = decode(FILES[name](lesion()))
+    most = 6 if name == "ProPhoto" else 3  # its levels are far apart
+    assert np.abs(found.astype(int) - lesion()).max() <= most
 
 
 @pytest.mark.parametrize("share", [0.6, 0.8, 0.98])

@@ -48,3 +48,33 @@ def useful_square(picture: np.ndarray) -> tuple[slice, slice] | None:
     if side < MIN_SQUARE * min(h, w):
         return None
     return slice(top * step, min(top * step + side, h)), slice(left * step, min(left * step + side, w))
+
+
+def whole_field(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """All of the field of view at the network's size, with the darkness around it in the skin's colour.
+
+    The square leaves out the field's rim, where a part of a large lesion may lie; a network that sees the rim with
+    black corners calls some malignant lesions benign.
+
+    Parameters
+    ----------
+    picture : ndarray
+        (h, w, 3) uint8 RGB with a border, as :func:`useful_square` finds it.
+
+    Returns
+    -------
+    ndarray
+        (height, width, 3) uint8.
+    """
+    from edge_mdda.picture.decode import fit
+
+    step = max(1, min(picture.shape[:2]) // GRID)
+    seen = picture[::step, ::step].max(axis=2) >= DARK_LEVEL
+    rows, columns = np.nonzero(seen.any(axis=1))[0], np.nonzero(seen.any(axis=0))[0]
+    box = picture[rows[0] * step : (rows[-1] + 1) * step, columns[0] * step : (columns[-1] + 1) * step]
+    fitted = fit(box, height, width, "squeeze")
+    dark = fitted.max(axis=2) < DARK_LEVEL
+    out = fitted.copy()
+    if not dark.all():
+        out[dark] = np.median(fitted[~dark], axis=0)
+    return out

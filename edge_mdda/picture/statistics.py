@@ -11,6 +11,9 @@ import numpy as np
 DARK_LEVEL = 14  # grey levels of the brightest channel; below it lies no skin, only the border of the field of view
 BURNT_LEVEL = 252  # grey levels of the darkest channel
 OPEN_SHARE = 0.05  # of the pixels; below it a share says nothing
+BLOCK = 8  # pixels a side of what JPEG codes together
+BLOCKS_SIDE = 512  # pixels; the middle part of this size tells
+LEAST_STEP = 0.5  # grey levels; keeps a nearly flat picture from showing blocks
 FLOOR = 0.05  # grey levels; logarithms of energies begin here
 NAMES = (
     "light", "dark_end", "light_end", "log_contrast", "red_green", "green_blue", "log_colour", "log_fine", "log_middle",
@@ -21,12 +24,34 @@ NAMES = (
 
 def border_share(pixels: np.ndarray) -> float:
     """Share of the pixels that are black: outside a round field of view, a letterbox, a covered lens."""
-    return float((pixels.max(axis=2) < DARK_LEVEL).mean())
+    red, green, blue = np.moveaxis(pixels, 2, 0)  # five times as fast as a maximum over the last axis
+    return float((np.maximum(np.maximum(red, green), blue) < DARK_LEVEL).mean())
 
 
 def burnt_share(pixels: np.ndarray) -> float:
     """Share of the pixels that are white in all channels."""
-    return float((pixels.min(axis=2) > BURNT_LEVEL).mean())
+    red, green, blue = np.moveaxis(pixels, 2, 0)
+    return float((np.minimum(np.minimum(red, green), blue) > BURNT_LEVEL).mean())
+
+
+def blocking(pixels: np.ndarray) -> float:
+    """How much steeper green is between the blocks of 8 x 8 of a JPEG than within them: 0 not at all, 1 twice as steep.
+
+    Measured on the picture as it was stored, in its middle: shrinking hides the blocks and the loss of detail.
+    Both directions must show it, wherever the blocks begin, since a cut picture's do not begin at its corner.
+    """
+    top, left = (max(0, (side - BLOCKS_SIDE) // 2) for side in pixels.shape[:2])
+    plane = pixels[top : top + BLOCKS_SIDE, left : left + BLOCKS_SIDE, 1].astype(np.int16)
+    excess = []
+    for axis in (0, 1):
+        steps = np.abs(np.diff(plane, axis=axis)).mean(axis=1 - axis)
+        whole = len(steps) // BLOCK * BLOCK
+        if whole < 2 * BLOCK:
+            return 0.0
+        by_place = steps[:whole].reshape(-1, BLOCK).mean(axis=0)
+        usual = float(np.median(by_place))
+        excess.append((float(by_place.max()) - usual) / (usual + LEAST_STEP))
+    return min(excess)
 
 
 def _halved(plane: np.ndarray) -> np.ndarray:

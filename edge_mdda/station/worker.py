@@ -30,8 +30,8 @@ def png(rgb: np.ndarray) -> bytes:
     return bytes(encoded.tobytes())
 
 
-def fitted(screener: Screener, content: bytes) -> tuple[np.ndarray, tuple[int, ...]]:
-    """What the network sees of a picture, and the height and width of that part of it as it was stored."""
+def fitted(screener: Screener, content: bytes) -> tuple[np.ndarray, tuple[int, ...], np.ndarray]:
+    """What the network sees of a picture, and the height, width and pixels of that part of it as it was stored."""
     import numpy as np
 
     from edge_mdda.picture.decode import decode, fit
@@ -41,7 +41,7 @@ def fitted(screener: Screener, content: bytes) -> tuple[np.ndarray, tuple[int, .
     picture = decode(content, screener.limits)
     square = useful_square(picture)
     view = picture if square is None else np.ascontiguousarray(picture[square])
-    return fit(view, manifest.height, manifest.width, manifest.crop), view.shape[:2]
+    return fit(view, manifest.height, manifest.width, manifest.crop), view.shape[:2], view
 
 
 def answer(screener: Screener, request: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
