@@ -33,6 +33,7 @@ examples:
   edge-mdda screen --csv visit/ > visit.csv      the same as a table, with what could not be judged
   edge-mdda screen --patient P17 --lesion back-3 mole.jpg    whose it is stands in the answer
   camera-still | edge-mdda screen -              an image on standard input
+  edge-mdda screen visit.dcm                     a DICOM photograph; its patient and lesion stand in the answer
   edge-mdda screen --seed 7 lesion.jpg           replay a result exactly
   edge-mdda screen --draws 8 lesion.jpg          average eight purifications, and say how much they differ
 
@@ -117,7 +118,8 @@ def _run(args: argparse.Namespace) -> int:
                     check_header(content, allowed)  # a hostile file is refused before anything large loads
                     screener = open_screener(args)
                 result = screener.screen(content, args.seed, name)
-                result = replace(result, patient=args.patient, lesion=args.lesion, note=args.note)
+                patient, lesion = _named_in(content)
+                result = replace(result, patient=args.patient or patient, lesion=args.lesion or lesion, note=args.note)
                 progress.clear()
                 if table:
                     table.add(result)
@@ -145,6 +147,16 @@ def _run(args: argparse.Namespace) -> int:
     if len(names) > len(args.images):  # a folder was named
         print_summary(Counter(one.action for one in told), failed, sys.stderr)
     return EXIT_FAILED if failed else EXIT_OK
+
+
+def _named_in(content: bytes) -> tuple[str | None, str | None]:
+    """Patient ID and the lesion's tracking ID of a DICOM photograph; nothing in other pictures."""
+    from edge_mdda.picture.dicom import is_dicom, read_dicom
+
+    if not is_dicom(content):
+        return None, None
+    photograph = read_dicom(content)
+    return photograph.patient, photograph.lesion
 
 
 def _save_purified(folder: Path, result: Screening) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_mdda.errors import DamagedImageError, ImageError, ImageTooLargeError, UnsupportedImageError
@@ -53,7 +54,8 @@ PADDING_BYTES = 16  # bytes left over that are taken for a camera's padding
 
 
 def decode(content: Content, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
-    """Decode a JPEG, PNG, WebP, BMP or TIFF picture; HEIC where the package pillow-heif is installed.
+    """Decode a JPEG, PNG, WebP, BMP or TIFF picture; HEIC where the package pillow-heif is installed, a
+    photograph in DICOM where pydicom is.
 
     The EXIF orientation is applied, transparency is composited on white, 16-bit samples are scaled to 8 bits, and
     grey, palette and CMYK pictures become RGB, and colours are brought from the picture's profile to sRGB.
@@ -120,6 +122,8 @@ def _decode_rgb(data: bytes, header: Header) -> np.ndarray:
 
     if header.format == "HEIC":
         return _decode_heic(data, header)
+    if header.format == "DICOM":
+        return _decode_dicom(data)
     if header.orientation_entry is not None:  # libtiff would apply some orientations itself and OpenCV others
         data = _upright_tiff(data, header.orientation_entry)
     try:
@@ -139,6 +143,31 @@ def _decode_heic(data: bytes, header: Header) -> np.ndarray:
     bgra = pixels[..., [2, 1, 0, 3]] if pixels.shape[2] == 4 else None
     rgb = pixels.copy() if bgra is None else _on_white(bgra, premultiplied=False)
     return _in_srgb(rgb, profile, primaries)
+
+
+def _decode_dicom(data: bytes) -> np.ndarray:
+    import cv2
+
+    from edge_mdda.picture.dicom import JPEG_2000, RAW, codestream, raw_pixels, read_dicom
+
+    photograph = read_dicom(data)
+    outer = photograph.header
+    try:
+        if photograph.syntaxes == RAW:
+            rgb = _to_rgb(raw_pixels(photograph), outer)
+        else:
+            inner = codestream(photograph)
+            header = replace(outer, format="JPEG 2000") if photograph.syntaxes == JPEG_2000 else read_header(inner)
+            if (header.width, header.height) != (outer.width, outer.height):
+                raise DamagedImageError("the DICOM file contradicts itself about its size: copy or export it again")
+            # In DICOM the object's own profile counts, and no EXIF turns a picture.
+            header = replace(header, profile=outer.profile or header.profile, orientation=1)
+            rgb = _to_rgb(_decode_pixels(inner, header), header)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
+        raise _corrupt(outer) from None
+    return WHITE - rgb if photograph.colours == "MONOCHROME1" else rgb  # there 0 is white
 
 
 def _in_srgb(rgb: np.ndarray, profile: bytes | None, primaries: Primaries | None) -> np.ndarray:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 from edge_mdda.errors import UnsupportedImageError
 from edge_mdda.picture import exif
+from edge_mdda.picture.dicom import is_dicom, read_dicom
 from edge_mdda.picture.heic import is_heic, read_heic
 from edge_mdda.picture.parsing import (
     ADOBE_RGB,
@@ -59,6 +60,8 @@ def read_header(data: bytes) -> Header:
     readers = {b"\xff\xd8": _jpeg, b"\x89P": read_png, b"RI": _webp, b"II": read_tiff, b"MM": read_tiff, b"BM": _bmp}
     if _SIGNATURE.match(data):
         return readers[data[:2]](data)
+    if is_dicom(data):
+        return read_dicom(data).header
     if is_heic(data):
         return read_heic(data)
     if data[:4] in (b"II+\0", b"MM\0+"):
@@ -71,7 +74,6 @@ _SIGNATURE = re.compile(rb"\xff\xd8|\x89PNG|RIFF....WEBP|II\*\0|MM\0\*|BM(?:.{13
 _MAGIC = (  # (offset, bytes, name) of what people hand over by mistake
     (0, b"GIF8", "a GIF file"),
     (0, b"%PDF", "a PDF document"),
-    (128, b"DICM", "a DICOM file"),
     (0, b"PK\x03\x04", "a ZIP archive (or an Office document)"),
     (0, b"\x1f\x8b", "a gzip archive"),
     (0, b"\xff\x0a", "a JPEG XL image"),

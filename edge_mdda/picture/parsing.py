@@ -43,7 +43,7 @@ DISPLAY_P3 = Primaries(None, (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150,
 class Header:
     """What the bytes say about the picture (sizes in pixels, as stored, before the orientation is applied)."""
 
-    format: str  # "JPEG", "PNG", "WebP", "BMP", "TIFF" or "HEIC"
+    format: str  # "JPEG", "PNG", "WebP", "BMP", "TIFF", "HEIC", "DICOM" or, within it, "JPEG 2000"
     width: int
     height: int
     pixels: int  # the most a decoder holds at once: more than width * height for a TIFF with large tiles
