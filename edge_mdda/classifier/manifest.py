@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 from collections.abc import Mapping
@@ -25,6 +24,14 @@ CROPS = ("squeeze", "center")
 LAYOUTS = ("NHWC", "NCHW")
 MIN_SIDE, MAX_SIDE = 16, 4096  # pixels; the purifier's own range
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.1, 10.0
+MAX_LEVEL = 1e6  # of mean and deviation; pixels reach 255
+MAX_LABELS, MAX_LABEL = 1000, 100  # labels, characters of each: they are printed
+MAX_TEXT, MAX_SHOWN, MAX_CAUSE = 20_000, 80, 200  # characters of a text, of a value in an error, of an error
+TEXTS = (
+    "name", "version", "file", "sha256", "chosen_by", "training_data", "licence", "notes", "target", "preprocessing",
+    "calibration_sha256", "training_command",
+)  # fmt: skip
+NUMBERS = ("format", "height", "width", "mean", "std", "refer_at", "retake_at", "temperature")
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_MODEL_BYTES = 1 << 30
 
@@ -110,28 +117,32 @@ class Manifest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "malignant", tuple(self.malignant))
+        for name in NUMBERS:  # what the checks below compare
+            if type(getattr(self, name)) not in (int, float):
+                raise ValueError(_unusable(name, getattr(self, name)))
         checks = {
             "format": self.format == FORMAT,
-            "labels": len(self.labels) >= 2 and all(isinstance(v, str) for v in self.labels.values()),
+            **{name: _is_text(getattr(self, name), MAX_TEXT) for name in TEXTS},
+            "labels": 2 <= len(self.labels) <= MAX_LABELS
+            and all(_is_text(text, MAX_LABEL) and text.isprintable() for text in (*self.labels, *self.labels.values())),
             "malignant": len(self.malignant) > 0 and set(self.malignant) <= set(self.labels),
             "height": isinstance(self.height, int) and MIN_SIDE <= self.height <= MAX_SIDE,
             "width": isinstance(self.width, int) and MIN_SIDE <= self.width <= MAX_SIDE,
             "layout": self.layout in LAYOUTS,
             "crop": self.crop in CROPS,
-            "mean": math.isfinite(self.mean),
-            "std": math.isfinite(self.std) and self.std > 0,
+            "mean": abs(self.mean) <= MAX_LEVEL,
+            "std": 1 / MAX_LEVEL <= self.std <= MAX_LEVEL,
             "output": self.output in ("logits", "probabilities"),
             "refer_at": 0 <= self.refer_at <= 1,
             "temperature": MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE,
             "operating_point": isinstance(self.operating_point, dict),
             "retake_at": 0 <= self.retake_at <= 1,
             "sha256": len(self.sha256) == 64,
-            "target": isinstance(self.target, str),
             "files": all(_is_plain(name) and len(digest) == 64 for name, digest in self.files.items()),
         }
         for name, good in checks.items():
             if not good:
-                raise ValueError(f"field '{name}' has the unusable value {getattr(self, name)!r}")
+                raise ValueError(_unusable(name, getattr(self, name)))
 
     def to_json(self) -> str:
         """Readable JSON with a final newline."""
@@ -145,6 +156,22 @@ class Manifest:
         if unknown:
             raise ValueError(f"unknown field(s) {', '.join(sorted(unknown))}")
         return cls(**content)
+
+
+def _unusable(name: str, value: object) -> str:
+    return f"field '{name}' has the unusable value {repr(value)[:MAX_SHOWN]}"
+
+
+def _is_text(value: object, most: int) -> bool:
+    return isinstance(value, str) and len(value) <= most
+
+
+def no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For ``json.loads``: a name twice is an error, not the last of the two."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
 
 
 def _is_plain(name: str) -> bool:
@@ -194,24 +221,27 @@ def is_embedded(text: str, manifest: Manifest) -> bool:
     """Whether ``text``, from inside a model file, says what ``manifest`` says; it may be older than some fields."""
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     if not isinstance(content, dict):
         return False
     later = {f.name: f.default_factory() for f in fields(manifest) if f.default_factory is not MISSING}
     later |= {f.name: f.default for f in fields(manifest) if f.default is not MISSING}
     since = {name: value for name, value in later.items() if name not in NOT_EMBEDDED}
-    return canonical(since | content).decode() == embedded_text(manifest)
+    try:
+        return canonical(since | content).decode() == embedded_text(manifest)
+    except ValueError:  # NaN
+        return False
 
 
 def read_manifest(path: AnyPath) -> tuple[dict[str, Any], Manifest]:
     """A manifest as it was written and as it is used; ModelError when it is not usable."""
     text = _read(path, MAX_MANIFEST_BYTES, "manifest")
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=no_twins)
         return content, Manifest.from_mapping(content)
     except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        cause = " ".join(str(error).split())
+        cause = " ".join(str(error).split())[:MAX_CAUSE]
         raise ModelError(f"{path}: not a usable manifest ({cause}); export the model again") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from edge_mdda.errors import ModelError
 from edge_mdda.silence import hush
 
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
-ERRORS_ONLY, FATAL_ONLY = 3, 4  # ONNX Runtime's log severities
+FATAL_ONLY = 4  # of ONNX Runtime's log severities
 
 
 class OnnxClassifier:
@@ -31,7 +32,9 @@ class OnnxClassifier:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = ERRORS_ONLY
+        options.log_severity_level = FATAL_ONLY  # an error is raised, too, and told in one line without colours
+        # The manifest's hash covers this file alone: what lies beside it, or in the current folder, is not read.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         # Arenas keep the peak of every size they saw; one image a call needs no such cache.
         options.enable_cpu_mem_arena = False
         # On x86 without VNNI the default kernels add pairs of int8 products in 16 bits and saturate; this option takes

@@ -13,7 +13,13 @@ import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge_mdda.errors import DamagedImageError, ImageError, ImageTooLargeError, UnsupportedImageError
+from edge_mdda.errors import (
+    DamagedImageError,
+    ImageError,
+    ImageTooLargeError,
+    UnreadableImageError,
+    UnsupportedImageError,
+)
 from edge_mdda.files import (
     DEFAULT_LIMITS,
     Content,
@@ -370,5 +376,8 @@ def write_png(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
         replace_file(os.path.realpath(path), encoded.tobytes())
     except ImageError:
         raise
+    except FileNotFoundError:  # the file is a new one: what is missing is where it should go
+        folder = os.path.dirname(os.path.realpath(path))
+        raise UnreadableImageError(f"there is no folder {folder}: make it, or check the name") from None
     except (OSError, ValueError) as error:
         raise from_os(error) from None

@@ -200,8 +200,13 @@ def read_descriptor(path: str | os.PathLike[str]) -> Library:
     )
 
 
-def check(library: Library) -> None:
+def check(library: Library) -> bytes:
     """Make sure that a library fits package, machine and its own descriptor.
+
+    Returns
+    -------
+    bytes
+        Its content: what was checked, and all that may be loaded. The file may be another one a moment later.
 
     Raises
     ------
@@ -228,6 +233,7 @@ def check(library: Library) -> None:
         raise KernelError(f"{name}: {getattr(error, 'strerror', None) or error}: {again}") from error
     if sha256(content).hexdigest() != library.sha256:
         raise KernelError(f"{name} is damaged (its SHA-256 is not the descriptor's): {again}")
+    return content
 
 
 def candidates() -> Iterator[str]:
@@ -259,12 +265,54 @@ def load(library: Library) -> dict[str, Callable[..., Any]]:
     KernelError
         The library does not fit, or the system cannot load it.
     """
-    check(library)
+    content = check(library)
     try:
-        shared = ctypes.CDLL(os.path.abspath(library.file))
+        shared = _loaded(content)
         return {name: _callable(shared[SYMBOL_PREFIX + name], name, text) for name, text in library.kernels.items()}
     except (OSError, AttributeError) as error:
         raise KernelError(f"{library.file} cannot be loaded ({error})") from error
+
+
+_shared: dict[str, tuple[ctypes.CDLL, int]] = {}
+"""Loaded libraries by their SHA-256, each with the descriptor of its file in memory. That stays open: the linker knows
+a library by its path, and a number that is used again would bring the first one back."""
+
+
+def _loaded(content: bytes) -> ctypes.CDLL:
+    """Load these bytes, not a file that somebody may exchange; OSError where the system cannot."""
+    key = sha256(content).hexdigest()
+    if key not in _shared:
+        try:
+            _shared[key] = _from_memory(content)
+        except OSError:  # a system that runs nothing from memory (vm.memfd_noexec)
+            _shared[key] = _from_private_file(content), -1
+    return _shared[key][0]
+
+
+def _from_memory(content: bytes) -> tuple[ctypes.CDLL, int]:
+    import fcntl
+
+    descriptor = os.memfd_create("edge-mdda-kernels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        return ctypes.CDLL(f"/proc/self/fd/{descriptor}"), descriptor
+    except OSError:
+        os.close(descriptor)
+        raise
+
+
+def _from_private_file(content: bytes) -> ctypes.CDLL:
+    """Through a file in a folder that this user alone may enter; it is gone afterwards."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="edge-mdda-") as folder:
+        path = os.path.join(folder, "kernels.so")
+        with open(path, "xb") as file:
+            file.write(content)
+        return ctypes.CDLL(path)
 
 
 def _callable(function: Any, name: str, signature: str) -> Callable[..., Any]:
