@@ -19,7 +19,6 @@ from edge_mdda.station.picture_pages import advice_of, judge, picture_page
 
 SHOT_S = 5.0  # seconds to wait for a frame
 BOUNDARY = "frame"
-NEVER_JUDGED = "the live check is busy"
 
 
 def camera_of(request: Request) -> Camera:
@@ -82,11 +81,10 @@ def state(request: Request) -> Response:
     """What the checks say of the last frame, in one sentence."""
     station, camera = station_of(request), camera_of(request)
     frame = camera.after(camera.latest() - 1, SHOT_S)
-    if frame is None:
-        return JSONResponse({"ok": False, "says": camera.problem or "waiting for the camera"})
-    if camera.problem:
-        return JSONResponse({"ok": False, "says": camera.problem})
-    return JSONResponse(advice_of(station, frame.jpeg))
+    said = {"ok": False, "says": camera.problem or "waiting for the camera"}
+    if frame is not None and not camera.problem:
+        said = advice_of(station, frame.jpeg)
+    return JSONResponse({**said, "pressed": station.shutter.pressed if station.shutter else 0})
 
 
 ROUTES = [

@@ -30,6 +30,7 @@ from edge_mdda.station.auth import Gate
 from edge_mdda.station.camera import Camera
 from edge_mdda.station.judge import Judge
 from edge_mdda.station.security import csrf_token
+from edge_mdda.station.shutter import Shutter
 from edge_mdda.station.sites import FACES, HEIGHT, SITES, WIDTH
 from edge_mdda.station.store import Store, day_of, local
 from edge_mdda.station.words import ADVICE, LIMITS_TEXT
@@ -53,6 +54,8 @@ class Station:
     tls: bool = False
     camera: Camera | None = None
     """The board's own camera."""
+    shutter: Shutter | None = None
+    """The button on it."""
     uploads: asyncio.Semaphore | None = None
     templates: Environment = field(default_factory=lambda: _environment())
 

@@ -80,7 +80,7 @@ def paper(request: Request) -> Response:
     content = make(visit_of(store, request.path_params["picture"]), kind)
     with store.writing() as w:
         w.log(who(request), f"{name} made", request.path_params["picture"])
-    return Response(content, media_type=media_type, headers={"content-disposition": f'inline; filename="{name}"'})
+    return Response(content, media_type=media_type, headers={"content-disposition": f'attachment; filename="{name}"'})
 
 
 ROUTES = [Route("/pictures/{picture}/files/{name}", paper)]

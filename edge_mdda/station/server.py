@@ -29,6 +29,7 @@ from edge_mdda.station.camera import Camera
 from edge_mdda.station.judge import Judge
 from edge_mdda.station.network import EVERYWHERE, LOOPBACK, check_pair, fingerprint, hosts_of, names_of
 from edge_mdda.station.pages import Station
+from edge_mdda.station.shutter import Shutter
 from edge_mdda.station.store import Store
 
 BACKLOG = 64  # connections that wait
@@ -152,6 +153,7 @@ def _serve(settings: Settings, store: Store, judge: Judge, listener: socket.sock
         require_admin(store)
     station = Station(store, judge, settings.limits, secret_of(store), Gate(store), settings.demo, lan is not None)
     station.camera = camera
+    station.shutter = Shutter() if camera else None
     if store.swept:
         print(f"edge-mdda: removed {len(store.swept)} file(s) of writes that were never completed", file=sys.stderr)
     if store.missing:

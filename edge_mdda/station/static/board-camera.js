@@ -6,12 +6,17 @@
   const verdict = document.getElementById("verdict");
   const view = document.getElementById("view");
   let lost = false;
+  let pressed = null;
   async function look() {
     for (;;) {
       let said = { ok: false, says: "the station does not answer" };
       try {
         const answer = await fetch("/camera/state", { signal: AbortSignal.timeout(10000) });
         if (answer.ok) said = await answer.json();
+        if (said.pressed !== undefined) {
+          if (pressed !== null && said.pressed > pressed) { form.requestSubmit(); return; } // the camera's own button
+          pressed = said.pressed;
+        }
       } catch (error) { /* said already tells */ }
       if (said.says) {
         verdict.textContent = (said.ok ? "✓ " : "! ") + said.says;
