@@ -212,3 +212,25 @@ def test_a_retake_leads_back_to_the_camera(browser):
     browser.new_picture(variation(3), own_id="Y-1")
     lesion = re.search(r"/lesions/\w{16}", browser.page.text)[0]
     assert f'href="{lesion}">Take it again' in browser.page.text
+
+
+def test_a_patient_is_corrected_and_what_it_was_is_kept(site, browser):
+    import json
+
+    other = browser.new_patient(own_id="E-2")
+    patient = browser.new_patient(own_id="E-1", name="Ann Exampel")
+    form = browser.get(f"{patient}/edit").text
+    assert 'value="Ann Exampel"' in form and 'value="1970"' in form and 'value="female" checked' in form
+    fixed = {"own_id": "E-1", "name": "Ann Example", "birth_year": "", "sex": "female"}
+    page = browser.post(f"{patient}/edit", {**fixed, "own_id": "e-2"})
+    assert page.status_code == 422 and "another patient has this number" in page.text and "Ann Example" in page.text
+    page = browser.post(f"{patient}/edit", fixed)
+    assert browser.here() == patient and "Ann Example" in page.text and "a year not known" in page.text
+    row = site[0].store.row("SELECT * FROM patient_changes WHERE patient = ?", (patient[-16:],))
+    assert json.loads(row["before"]) == {"name": "Ann Exampel", "birth_year": 1970}
+    detail = site[0].store.row("SELECT detail FROM audit ORDER BY number DESC LIMIT 1")[0]
+    assert detail == "name, birth_year"
+    browser.post(f"{patient}/edit", fixed)  # nothing changed, nothing written
+    assert site[0].store.row("SELECT count(*) FROM patient_changes")[0] == 1
+    assert browser.get(f"{other}/edit").status_code == 200
+    assert browser.get("/patients/0123456789abcdef/edit").status_code == 404

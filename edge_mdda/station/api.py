@@ -25,7 +25,17 @@ from edge_mdda.station.picture_pages import judge, stored_view
 
 ROOT = "/api/v1"
 PICTURE_FIELDS = ("id", "lesion", "visit", "patient", "site", "source", "made_at", "made_by", "day", "withdrawn")
-EXPORTED = ("patients", "lesions", "visits", "pictures", "screenings", "decisions", "outcomes", "withdrawals")
+EXPORTED = (
+    "patients",
+    "patient_changes",
+    "lesions",
+    "visits",
+    "pictures",
+    "screenings",
+    "decisions",
+    "outcomes",
+    "withdrawals",
+)
 PAGE_ROWS = 500  # rows of an export read at a time
 Answer = Callable[[Request, bytes], Response]
 
@@ -184,7 +194,7 @@ def export(request: Request, _: bytes) -> Response:
                 for row in rows:
                     record = dict(row)
                     last = record.pop("number")
-                    for name in ("answer", "names"):
+                    for name in ("answer", "names", "before"):
                         if name in record:
                             record[name] = json.loads(record[name])
                     yield json.dumps({"table": table, **record}) + "\n"

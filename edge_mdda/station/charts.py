@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -70,6 +71,26 @@ def add_patient(store: Store, who: str, form: Mapping[str, Any], year: int) -> s
         w.insert("patients", id=patient, **values, made_at=w.at, made_by=who)
         w.log(who, "patient added", patient)
     return patient
+
+
+def change_patient(store: Store, who: str, patient: str, form: Mapping[str, Any], year: int) -> bool:
+    """Correct a patient's fields and keep what they were; whether anything changed. FieldsError as above."""
+    values = checked_patient(form, year)
+    with store.writing() as w:
+        row = w.connection.execute("SELECT * FROM patients WHERE id = ?", (patient,)).fetchone()
+        before = {name: row[name] for name in values if row[name] != values[name]}
+        if not before:
+            return False
+        taken = "SELECT 1 FROM patients WHERE own_id = ? AND id <> ?"
+        if w.connection.execute(taken, (values["own_id"], patient)).fetchone():
+            raise FieldsError({"own_id": "Patient's number: another patient has this number"})
+        w.connection.execute(
+            "UPDATE patients SET own_id = ?, name = ?, birth_year = ?, sex = ? WHERE id = ?",
+            (*(values[name] for name in ("own_id", "name", "birth_year", "sex")), patient),
+        )
+        w.insert("patient_changes", id=new_id(), patient=patient, before=json.dumps(before), made_at=w.at, made_by=who)
+        w.log(who, "patient changed", patient, ", ".join(before))
+    return True
 
 
 def find_patients(store: Store, words: str) -> list[sqlite3.Row]:

@@ -17,6 +17,14 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE INDEX patients_by_name ON patients (name COLLATE NOCASE);
 
+    CREATE TABLE patient_changes (
+        id TEXT PRIMARY KEY CHECK (length(id) = 16),
+        patient TEXT NOT NULL REFERENCES patients (id),
+        before TEXT NOT NULL CHECK (json_valid(before)),
+        made_at TEXT NOT NULL, made_by TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX patient_changes_by_patient ON patient_changes (patient);
+
     CREATE TABLE lesions (
         id TEXT PRIMARY KEY CHECK (length(id) = 16),
         patient TEXT NOT NULL REFERENCES patients (id),

@@ -97,6 +97,15 @@ class Store:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
+        try:
+            self._set_up(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @staticmethod
+    def _set_up(connection: sqlite3.Connection, path: Path) -> None:
         for setting in (
             "journal_mode=DELETE",
             "synchronous=EXTRA",
@@ -107,7 +116,6 @@ class Store:
         found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":
             raise StationError(f"{path}: the database is damaged ({found}): restore the last backup")
-        return connection
 
     def _migrate(self) -> None:
         here = self._connection.execute("PRAGMA user_version").fetchone()[0]

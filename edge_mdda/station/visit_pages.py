@@ -29,7 +29,7 @@ def search(request: Request, form: FormData) -> Response:
 
 def new_patient(request: Request) -> Response:
     """The empty form."""
-    return render(request, "patient_form.html", values={}, errors={})
+    return render(request, "patient_form.html", values={}, errors={}, patient=None)
 
 
 def add_patient(request: Request, form: FormData) -> Response:
@@ -39,8 +39,27 @@ def add_patient(request: Request, form: FormData) -> Response:
             station_of(request).store, who(request), texts(form), year(station_of(request).store)
         )
     except charts.FieldsError as problem:
-        return render(request, "patient_form.html", 422, values=texts(form), errors=problem.errors)
+        return render(request, "patient_form.html", 422, values=texts(form), errors=problem.errors, patient=None)
     return to(f"/patients/{patient}")
+
+
+def edit_patient(request: Request) -> Response:
+    """The form with what is known, to correct it."""
+    row = found(charts.patient_of(station_of(request).store, request.path_params["patient"]), "patient")
+    values = {name: "" if row[name] is None else str(row[name]) for name in ("own_id", "name", "birth_year", "sex")}
+    return render(request, "patient_form.html", values=values, errors={}, patient=row["id"])
+
+
+def change_patient(request: Request, form: FormData) -> Response:
+    """Keep what was corrected, or show the form again with what was typed."""
+    store, patient_id = station_of(request).store, request.path_params["patient"]
+    found(charts.patient_of(store, patient_id), "patient")
+    try:
+        charts.change_patient(store, who(request), patient_id, texts(form), year(store))
+    except charts.FieldsError as problem:
+        values = texts(form)
+        return render(request, "patient_form.html", 422, values=values, errors=problem.errors, patient=patient_id)
+    return to(f"/patients/{patient_id}")
 
 
 def _patient_page(
@@ -118,6 +137,8 @@ ROUTES = [
     Route("/patients/new", new_patient),
     Route("/patients", posted(add_patient), methods=["POST"]),
     Route("/patients/{patient}", patient),
+    Route("/patients/{patient}/edit", edit_patient),
+    Route("/patients/{patient}/edit", posted(change_patient), methods=["POST"]),
     Route("/patients/{patient}/lesions", posted(add_lesion), methods=["POST"]),
     Route("/lesions/{lesion}", lesion),
     Route("/lesions/{lesion}/outcomes", posted(add_outcome), methods=["POST"]),
