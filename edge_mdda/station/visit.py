@@ -129,7 +129,7 @@ class Visit:
 
     @property
     def result_uid(self) -> str:
-        return uid("result", self.id, self.picture_sha256, self.answer_sha256)
+        return uid("result", self.id, self.sha256)
 
     @property
     def advice(self) -> str:
