@@ -123,6 +123,7 @@ def image(visit: Visit) -> Dataset:
     dataset.SOPClassUID, dataset.SOPInstanceUID = DERMOSCOPIC, visit.image_uid
     dataset.InstanceNumber = 1
     dataset.ImageType = ["ORIGINAL", "PRIMARY"]
+    dataset.PatientOrientation = ""
     dataset.ContentDate = dataset.AcquisitionDate = date
     dataset.ContentTime = dataset.AcquisitionTime = time
     dataset.AcquisitionDateTime = date + time

@@ -1,4 +1,4 @@
-"""A picture's bytes as DICOM keeps them: a JPEG as it came where DICOM can hold it, else its pixels, upright, in sRGB."""
+"""A picture as DICOM keeps it: a JPEG as it came where DICOM can hold it, else its pixels, upright, in sRGB."""
 
 from __future__ import annotations
 
