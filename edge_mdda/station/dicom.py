@@ -29,8 +29,12 @@ SEXES = {"female": "F", "male": "M", "other": "O", "unknown": ""}
 
 
 def name_of(words: str) -> str:
-    """A name as one person-name group: DICOM's own separators become spaces, and it is cut to the longest allowed."""
-    return re.sub(r"[\\^=\x00-\x1f]", " ", words)[:MAX_NAME].strip()
+    """A name as one person-name group: DICOM's own separators become spaces, and it is cut to the longest allowed.
+
+    The whole stands as family name, because the records do not tell the parts; the caret says that this is meant so.
+    """
+    name = re.sub(r"[\\^=\x00-\x1f]", " ", words)[: MAX_NAME - 1].strip()
+    return f"{name}^" if name else ""
 
 
 def identifier(words: str) -> str:

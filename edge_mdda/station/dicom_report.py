@@ -1,7 +1,7 @@
 """What the program said of a visit as a DICOM Structured Report: TID 1500 in Comprehensive SR (PS3.16, PS3.3 A.35.3).
 
-``python -m edge_mdda.station.dicom_report VISIT.json FOLDER`` writes the picture and the report and ends: highdicom costs
-54 MB, which a station has no use for between two visits.
+``python -m edge_mdda.station.dicom_report VISIT.json FOLDER`` writes the picture and the report and ends: highdicom
+costs 54 MB, which a station has no use for between two visits.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def _measurements(visit: Visit) -> list[Any]:
 def _parameters(visit: Visit) -> list[str]:
     answer = visit.answer
     purify = answer["purify"]
+    replay = f"purifier preset {purify['preset']}, seed {purify['seed']}, draws {purify['draws']}" if purify else ""
     return [
         f"model SHA-256 {answer['model']['sha256']}",
         f"runtime {answer['model']['runtime']}",
