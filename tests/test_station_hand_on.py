@@ -12,13 +12,14 @@ import pytest
 
 pytest.importorskip("reportlab", reason="the extra report is not installed")
 pytest.importorskip("segno", reason="the extra report is not installed")
+pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 
 from edge_mdda import NOTICE
 from edge_mdda.cli.serve_visit import NEEDS
 from edge_mdda.models import DEMO_IMAGE
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ["report.pdf", "visit.fhir.json"]
+FILES = ["report.pdf", "image.dcm", "result.dcm", "visit.fhir.json"]
 BLOCKED = """
 import sys
 from importlib.abc import MetaPathFinder

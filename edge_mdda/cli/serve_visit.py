@@ -18,7 +18,7 @@ from edge_mdda.console import complain
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.files import MIB, Limits, read_bytes
 
-NEEDS = {"report": ("reportlab", "segno")}
+NEEDS = {"report": ("reportlab", "segno"), "dicom": ("pydicom", "highdicom")}
 """Modules that each extra brings."""
 MAX_REPORT = 256 * MIB  # bytes; its picture, and as text once more where that had to be turned
 

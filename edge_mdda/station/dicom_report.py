@@ -91,9 +91,7 @@ def _parameters(visit: Visit) -> list[str]:
     return [
         f"model SHA-256 {answer['model']['sha256']}",
         f"runtime {answer['model']['runtime']}",
-        f"purifier preset {purify['preset']}, seed {purify['seed']}, draws {purify['draws']}"
-        if purify
-        else "no purifier",
+        replay or "no purifier",
         f"refer from a malignant share of {answer['operating_point']['refer_at']}",
         f"retake from a disagreement of {answer['operating_point']['retake_at']} bit",
     ]
@@ -181,6 +179,8 @@ def result(visit: Visit, picture: Dataset) -> Dataset:
         setattr(report, name, date)
     for name in ("ContentTime", "InstanceCreationTime", "SeriesTime"):
         setattr(report, name, time)
+    for equipment in report.ContributingEquipmentSequence:
+        equipment.ContributionDateTime = date + time
     scheme = Dataset()
     scheme.CodingSchemeDesignator, scheme.CodingSchemeName = OWN, "edge-mdda"
     scheme.CodingSchemeUID = f"2.25.{NAMESPACE.int}"

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from edge_mdda.errors import StationError
 from edge_mdda.files import replace_file
+from edge_mdda.hardware.child_process import ChildError, run_module
 from edge_mdda.station import fhir
 from edge_mdda.station.report_pdf import report
 from edge_mdda.station.visit import Visit
 
 REPORT, BUNDLE = "report.pdf", "visit.fhir.json"
+DICOM_S = 300.0  # seconds for the child that writes DICOM; the slowest board needs about twenty
 
 
 def write(visit: Visit, folder: Path) -> list[Path]:
@@ -50,4 +52,10 @@ def _make(visit: Visit, scratch: Path) -> list[str]:
     page = report(visit)
     for name, content in ((REPORT, page), (BUNDLE, fhir.text(visit, page).encode())):
         replace_file(str(scratch / name), content)
-    return [REPORT, BUNDLE]
+    handed = scratch / "visit.json"
+    handed.write_text(visit.to_json(), encoding="utf-8")
+    try:
+        made = run_module("edge_mdda.station.dicom_report", [str(handed), str(scratch)], DICOM_S)
+    except ChildError as error:
+        raise StationError(f"the DICOM files cannot be made: {error}") from None
+    return [REPORT, *made["files"], BUNDLE]
