@@ -21,7 +21,7 @@ DERMOSCOPIC = "1.2.840.10008.5.1.4.1.1.77.1.7"  # PS3.6: Dermoscopic Photography
 IMPLEMENTATION = f"2.25.{NAMESPACE.int}"
 IMPLEMENTATION_NAME = "EDGE_MDDA"
 MAKER, PRODUCT = "edge-mdda", "edge-mdda clinic station"
-MAX_LONG, MAX_NAME = 64, 64  # characters of a long string (LO), and of a name's group (PN): PS3.5 table 6.2-1
+MAX_LONG, MAX_NAME = 64, 64  # characters of a long string (LO) and of a name's group (PN): PS3.5 table 6.2-1
 UTF_8 = "ISO_IR 192"
 RECOGNISABLE = ("face-front", "scalp-back")
 """Sites where a picture may show whom it is of; to be careful, it is said so."""
@@ -33,7 +33,9 @@ def name_of(words: str) -> str:
 
     The whole stands as family name, because the records do not tell the parts; the caret says that this is meant so.
     """
-    name = re.sub(r"[\\^=\x00-\x1f]", " ", words)[: MAX_NAME - 1].strip()
+    name = " ".join(re.sub(r"[\\^=\x00-\x1f]", " ", words).split())
+    # PS3.5 counts characters; receivers exist that count bytes, and bytes are the more.
+    name = name.encode()[: MAX_NAME - 1].decode(errors="ignore").strip()
     return f"{name}^" if name else ""
 
 
@@ -95,12 +97,20 @@ def put_equipment(dataset: Dataset, visit: Visit) -> None:
 def file_meta(sop_class: str, instance: str, syntax: str) -> FileMetaDataset:
     """The head of a file (PS3.10 7.1)."""
     from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID
 
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, instance
-    meta.TransferSyntaxUID = syntax
-    meta.ImplementationClassUID, meta.ImplementationVersionName = IMPLEMENTATION, IMPLEMENTATION_NAME
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(sop_class), UID(instance)
+    meta.TransferSyntaxUID = UID(syntax)
+    sign(meta)
     return meta
+
+
+def sign(meta: FileMetaDataset) -> None:
+    """Say which program wrote the file."""
+    from pydicom.uid import UID
+
+    meta.ImplementationClassUID, meta.ImplementationVersionName = UID(IMPLEMENTATION), IMPLEMENTATION_NAME
 
 
 def image(visit: Visit) -> Dataset:

@@ -18,8 +18,6 @@ from edge_mdda.errors import EdgeMddaError
 from edge_mdda.files import replace_file
 from edge_mdda.station import sct
 from edge_mdda.station.dicom import (
-    IMPLEMENTATION,
-    IMPLEMENTATION_NAME,
     MAKER,
     MAX_LONG,
     PRODUCT,
@@ -27,6 +25,7 @@ from edge_mdda.station.dicom import (
     moment,
     put_equipment,
     put_patient_and_study,
+    sign,
     tracking_id,
 )
 from edge_mdda.station.visit import NAMESPACE, Visit, uid
@@ -185,8 +184,7 @@ def result(visit: Visit, picture: Dataset) -> Dataset:
     scheme.CodingSchemeDesignator, scheme.CodingSchemeName = OWN, "edge-mdda"
     scheme.CodingSchemeUID = f"2.25.{NAMESPACE.int}"
     report.CodingSchemeIdentificationSequence = [scheme]
-    report.file_meta.ImplementationClassUID = IMPLEMENTATION
-    report.file_meta.ImplementationVersionName = IMPLEMENTATION_NAME
+    sign(report.file_meta)
     return report
 
 
