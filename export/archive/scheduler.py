@@ -6,10 +6,12 @@ batches to another. The pictures of a batch whose workers die again and again ar
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edge_mdda.errors import EdgeMddaError
 from export.archive.rows import KILLED, Settings, refused, screen_batch
 from export.errors import ExportError
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 WINDOW = 4  # batches in the cluster for each thread of it: enough that none waits for this process
 LEAST_WINDOW = 8
 TRIES_ALONE = 2  # of a picture whose worker ends; in each the scheduler tries it on several workers
-GONE = "the cluster is gone; the same command goes on where this one stopped"
+LOOK_S = 30.0  # seconds without a result, after which it is asked whether there are workers at all
+GOES_ON = "the same command goes on where this one stopped"
 
 
 @dataclass(frozen=True)
@@ -88,44 +91,56 @@ def run(
     Raises
     ------
     ExportError
-        The cluster went away.
+        The cluster went away, has no workers left, or they cannot work.
     """
-    from concurrent.futures import CancelledError
+    from distributed import wait
 
-    from distributed import as_completed
+    waiting, again = batches(parts, batch), deque[Batch]()
+    open_parts: dict[int, Open] = {}
+    under_way: dict[Future, Batch] = {}
+    while True:
+        window = max(LEAST_WINDOW, WINDOW * sum(client.nthreads().values()))
+        while len(under_way) < window:
+            item = again.popleft() if again else next(waiting, None)
+            if item is None:
+                break
+            under_way[client.submit(screen_batch, settings, item.names, pure=False)] = item
+        if not under_way:
+            return
+        try:
+            done = wait(list(under_way), timeout=LOOK_S, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            if not client.nthreads():
+                raise ExportError(f"the cluster has no workers left: start some; {GOES_ON}") from None
+            continue
+        for future in done:
+            item = under_way.pop(future)
+            rows = _rows(future, item)
+            if rows is None:
+                again.extend(item.singly())
+                continue
+            progress(len(rows))
+            part = open_parts.setdefault(item.part, Open(rows_of(item.part)))
+            if part.add(item, rows):
+                del open_parts[item.part]
+                write(item.part, [part.rows[place] for place in range(part.size)])
+
+
+def _rows(future: Future, item: Batch) -> list[dict[str, Any]] | None:
+    """What a finished task brings; None where its workers died and its pictures are to be tried singly."""
     from distributed.scheduler import KilledWorker
 
-    waiting, open_parts = batches(parts, batch), dict[int, Open]()
-    of: dict[Future, Batch] = {}
-    completed = as_completed()
-
-    def submit(item: Batch) -> None:
-        future = client.submit(screen_batch, settings, item.names, pure=False)
-        of[future] = item
-        completed.add(future)
-
-    def fill() -> None:
-        window = max(LEAST_WINDOW, WINDOW * sum(client.nthreads().values()))
-        while len(of) < window and (item := next(waiting, None)) is not None:
-            submit(item)
-
-    fill()
-    for future in completed:
-        item = of.pop(future)
-        try:
-            rows = future.result()
-        except KilledWorker:
-            # Another picture on the same worker may have ended it, so one try alone does not tell.
-            if len(item.names) > 1 or item.tries < TRIES_ALONE:
-                for single in item.singly():
-                    submit(single)
-                continue
-            rows = [refused(item.names[0], KILLED)]
-        except (CancelledError, OSError) as error:
-            raise ExportError(GONE) from error
-        part = open_parts.setdefault(item.part, Open(rows_of(item.part)))
-        progress(len(rows))
-        if part.add(item, rows):
-            del open_parts[item.part]
-            write(item.part, [part.rows[place] for place in range(part.size)])
-        fill()
+    if future.status == "finished":
+        return future.result()
+    if future.status != "error":  # cancelled or lost
+        raise ExportError(f"the cluster is gone: start it; {GOES_ON}")
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        # Another picture on the same worker may have ended it, so one try alone does not tell.
+        alone = len(item.names) == 1 and item.tries >= TRIES_ALONE
+        return [refused(item.names[0], KILLED)] if alone else None
+    if isinstance(error, EdgeMddaError):
+        raise error
+    if isinstance(error, ImportError):
+        raise ExportError(f"a worker lacks {error.name}: start the workers in the project's folder and environment")
+    raise ExportError(f"a worker failed ({type(error).__name__}: {' '.join(str(error).split())}); {GOES_ON}")
