@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -26,7 +27,8 @@ NO_NANNY = ["--no-nanny", "--nthreads", "2", "--host", "127.0.0.1", "--no-dashbo
 
 @contextmanager
 def started(*command: str, cwd: Path = ROOT) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-m", *command], cwd=cwd, stderr=subprocess.DEVNULL) as process:
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # where it starts counts
+    with subprocess.Popen([sys.executable, "-m", *command], cwd=cwd, env=bare, stderr=subprocess.DEVNULL) as process:
         try:
             yield process
         finally:
