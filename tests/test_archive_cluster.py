@@ -86,7 +86,7 @@ def test_workers_without_this_program_are_told_of(folder, address, model, tmp_pa
     with started("distributed.cli.dask_worker", address, *NO_NANNY, cwd=elsewhere):
         done = archive(folder, tmp_path / "out", model, address)
     assert done.returncode == 1
-    assert "start the workers in the project's folder" in done.stderr.splitlines()[-1], done.stderr
+    assert "start it in the project's folder" in done.stderr.splitlines()[-1], done.stderr
 
 
 def test_another_model_on_a_worker_ends_the_run(model, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from export.errors import ExportError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 10  # seconds to find a scheduler
 WORKERS_S = 60  # seconds until the first worker is there
+PROJECT = "export"  # what each worker must be able to import
 LOOPBACK = "127.0.0.1"
 
 
@@ -23,7 +25,7 @@ def connected(address: str | None, workers: int) -> Iterator[Client]:
     Raises
     ------
     ExportError
-        No scheduler there, no workers, or workers without this program.
+        No scheduler there, no workers, or one of them lacks this program.
     """
     import logging
 
@@ -50,13 +52,18 @@ def connected(address: str | None, workers: int) -> Iterator[Client]:
         client = Client(address, timeout=CONNECT_S)
     except (OSError, ValueError) as error:
         raise ExportError(
-            f"no Dask scheduler answers at {address}: check the address, start 'dask scheduler'"
+            f"no Dask scheduler answers at {address}: check the address, or start one: PYTHONPATH=. dask scheduler"
         ) from error
     with client:
         try:
             client.wait_for_workers(1, WORKERS_S)
         except TimeoutError as error:
             raise ExportError(
-                f"{address} has no workers: start 'dask worker {address}' in the project's folder"
+                f"{address} has no workers: start some in the project's folder: PYTHONPATH=. dask worker {address}"
             ) from error
+        # Told now: a task that cannot be loaded ends the worker. The scheduler loads tasks as well.
+        there = client.run(find_spec, PROJECT) | {address: client.run_on_scheduler(find_spec, PROJECT)}
+        lacking = [name for name, found in there.items() if found is None]
+        if lacking:
+            raise ExportError(f"{lacking[0]} lacks this program: start it in the project's folder, with PYTHONPATH=.")
         yield client

@@ -29,9 +29,11 @@ examples:
   python -m export archive /mnt/pictures --out results.parquet --cluster tcp://10.0.0.5:8786
 
 After a kill the same command goes on: a part of the results is there whole or not at all. The list of pictures is kept
-with the results; pictures that come later need another --out. On a cluster, start the workers in the project's folder
-('dask worker ADDRESS --nthreads 1'); they must see the pictures and the model under the same paths. A picture that
-cannot be read is a row with a reason. Read the folder with pandas, DuckDB, Dask or pyarrow.
+with the results; pictures that come later need another --out. A picture that cannot be read is a row with a reason.
+Read the folder with pandas, DuckDB, Dask or pyarrow.
+
+On a cluster, start the scheduler and the workers in the project's folder ('PYTHONPATH=. dask scheduler', 'PYTHONPATH=.
+dask worker ADDRESS --nthreads 1'); the workers must see the pictures and the model under the same paths.
 """
 
 
