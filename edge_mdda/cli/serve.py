@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_mdda import NOTICE
-from edge_mdda.cli import serve_admin, serve_visit
+from edge_mdda.cli import serve_admin, serve_send, serve_visit
 from edge_mdda.cli.options import EXIT_FAILED, limits, number
 from edge_mdda.cli.serve_admin import data_folder, require_packages
 from edge_mdda.hardware.storage import DATA_SETTING
@@ -26,6 +26,7 @@ examples:
   edge-mdda serve backup /media/stick        copy the records, while the station runs; 'restore' is the way back
   edge-mdda serve unit                       print a systemd unit
   edge-mdda serve demo-visit OUT             write a drawn visit as report, DICOM and FHIR
+  edge-mdda serve send OUT --to PACS@HOST:104   send its DICOM files to an archive; what cannot be sent waits
   edge-mdda serve verify-report REPORT.pdf   check that a report was not altered
 
 exit status: 0 done, 1 failed, 2 wrong usage
@@ -61,6 +62,7 @@ def add_command(commands: Any, parents: Sequence[argparse.ArgumentParser] = ()) 
     actions = serve.add_subparsers(title="actions", metavar="ACTION")
     serve_admin.add_actions(actions)
     serve_visit.add_action(actions)
+    serve_send.add_action(actions)
     serve.set_defaults(run=_run, parser=serve)
 
 
