@@ -244,6 +244,21 @@ def test_orthanc_away_then_there_then_killed(tmp_path, orthanc):
     assert len(orthanc.get("instances")) == 5  # each once
 
 
+def test_a_drawn_visit_arrives_whole(tmp_path, orthanc):
+    pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+    pytest.importorskip("reportlab", reason="the extra report is not installed")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "edge_mdda", "serve", "demo-visit", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    orthanc.start()
+    done = send(tmp_path / "box", str(out), "--to", orthanc.address)
+    assert done.returncode == 0, done.stderr
+    assert len(orthanc.get("studies")) == 1
+    instances = [orthanc.get(f"instances/{one}/simplified-tags") for one in orthanc.get("instances")]
+    assert sorted(tags["Modality"] for tags in instances) == ["DMS", "SR"]
+    assert len({tags["PatientID"] for tags in instances}) == 1
+
+
 def test_a_visit_that_arrived_before_the_kill_is_not_sent_again(tmp_path, orthanc):
     orthanc.start()
     made = photographs(tmp_path, 1)
