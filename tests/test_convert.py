@@ -252,7 +252,7 @@ def test_a_dynamic_onnx_file_is_fixed_where_a_size_is_given(network, pictures, i
 
 
 def test_labels_from_files(tmp_path):
-    from export.convert.sources import read_label_names
+    from export.convert.labels import read_label_names
 
     (tmp_path / "a.json").write_text('{"mel": "melanoma", "nv": "naevus"}')
     (tmp_path / "a.txt").write_text("mel, melanoma\nnv\n")

@@ -120,8 +120,14 @@ def _add_convert(commands: Any) -> None:
     model = convert.add_argument_group("the model")
     model.add_argument("--weights", type=Path, metavar="FILE", help="state dict or .safetensors of a factory's network")
     model.add_argument("--reference", type=Path, metavar="FILE", help="float checkpoint that fit-int8 began from")
-    model.add_argument("--labels", metavar="A,B|FILE", help="outputs in order; .json: label to full name")
-    model.add_argument("--malignant", metavar="A,B", help="labels in the malignant share (default: akiec, bcc, mel)")
+    model.add_argument(
+        "--labels",
+        metavar="A,B|FILE",
+        help="outputs in order; benign,malignant for a network with one output; .json: label to full name",
+    )
+    model.add_argument(
+        "--malignant", metavar="A,B", help="labels in the malignant share (default: akiec, bcc, mel, malignant)"
+    )
     model.add_argument("--input-size", type=_size, metavar="HxW", help="height and width")
     model.add_argument("--mean", type=_floats, default=(0.0,), metavar="M[,M,M]", help="of pixels in 0..255 (0)")
     model.add_argument("--std", type=_stds, default=(1.0,), metavar="S[,S,S]", help="of pixels in 0..255 (1)")
@@ -201,10 +207,11 @@ def _convert(args: argparse.Namespace) -> int:
     formats = parse_formats(args.format)
     _check_arguments(args, formats)
     from export.convert.conversion import Conversion, Request
+    from export.convert.labels import read_label_names
     from export.convert.parity import Gates
     from export.convert.report import as_table as reports_table
     from export.convert.report import plain
-    from export.convert.sources import SourceOptions, open_source, read_label_names
+    from export.convert.sources import SourceOptions, open_source
 
     names_file = len(formats) == 1 and args.out.suffix == formats[0].suffix
     if args.out.exists() and args.out.is_dir() == names_file:  # now, not after minutes of work

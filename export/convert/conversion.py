@@ -19,7 +19,7 @@ from edge_mdda.classifier.manifest import EMBEDDED_KEY, embedded_text
 from edge_mdda.classifier.tensors import to_input, with_temperature
 from edge_mdda.errors import EdgeMddaError
 from export.calibration import Views, operating_point
-from export.convert import audit, elsewhere, graphs, parity, report, writing
+from export.convert import audit, elsewhere, graphs, parity, report, sanity, writing
 from export.convert.formats import Format
 from export.convert.pictures import (
     Pictures,
@@ -58,9 +58,13 @@ class Conversion:
                 f"{len(judges)} images to judge by that calibration did not see, fewer than --min-images "
                 f"{request.gates.min_images}; name more with --verify DIR"
             )
+        for warning in source.warnings:
+            self.say(f"warning: {warning}")
+        sanity.check_classes(judges.targets, self.labels, judges.name)
         self.calibration_sha256 = hashlib.sha256("".join(map(digest, self.seen.paths)).encode()).hexdigest()
         self.calibration_pixels = self._calibration_pixels()
         self.judged = self._judge(judges)
+        sanity.check_answers(source, self.judged, self.say)
         self.val = self._val()
         self.elsewhere = self._elsewhere()
 

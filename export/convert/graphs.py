@@ -13,10 +13,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from export.convert import binary
 from export.convert.formats import IR_VERSION, OPSET
 from export.errors import ExportError
 
 PIXELS, OUTPUT = "pixels", "logits"
+TWO_LABELS = ("benign", "malignant")  # of a network with one output, which stands for the second
 QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear"}
 
 
@@ -189,6 +191,8 @@ def make_core(
         head.append(helper.make_node("Identity", [value], [inner], name="edge_mdda_identity"))
     model = _with_input(model, TensorProto.FLOAT, [1, 3, height, width], head)
     core = optimised(model, name)
+    if n_labels == len(TWO_LABELS) and binary.single_output(core):
+        core = binary.with_two_outputs(core, name)
     check_output(core, name, n_labels)
     return core
 
@@ -197,6 +201,11 @@ def check_output(core: onnx.ModelProto, name: str, n_labels: int) -> None:
     """The output must be static ``(1, n_labels)``."""
     value = onnx.shape_inference.infer_shapes(core).graph.output[0]
     shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
+    if shape in ([1, 1], [1]):
+        raise ExportError(
+            f"{name}: has one output, but there are {n_labels} labels; if it tells malignant from benign by one number,"
+            f" give --labels {','.join(TWO_LABELS)}"
+        )
     if shape != [1, n_labels]:
         raise ExportError(f"{name}: the output has the shape {tuple(shape)}, but there are {n_labels} labels")
 

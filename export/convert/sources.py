@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import importlib
 import io
-import json
 import shlex
 import warnings
 from collections.abc import Callable
@@ -21,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_mdda.errors import EdgeMddaError
-from export.convert import graphs
+from export.convert import binary, graphs, sanity
+from export.convert.binary import Predict
 from export.convert.ranges import teacher_of
 from export.dataset import CLASSES, MALIGNANT, SIDE
 from export.errors import ExportError
@@ -88,7 +88,7 @@ class Source:
     kind: str
     sha256: str
     core: onnx.ModelProto = field(repr=False)
-    predict: Callable[[np.ndarray], np.ndarray] = field(repr=False)
+    predict: Predict = field(repr=False)
     labels: dict[str, str]
     malignant: tuple[str, ...]
     height: int
@@ -104,33 +104,9 @@ class Source:
     """Activation ranges by module, of a checkpoint that brings them along; see :mod:`export.convert.ranges`."""
     float_layers: int = 0
     """How many of the first convolutions such a checkpoint wants left in float."""
-
-
-def read_label_names(text: str) -> dict[str, str]:
-    """``a,b,c``, a JSON object of label to full name, or a text file with ``label[,full name]`` a line."""
-    path = Path(text)
-    try:
-        is_file = path.is_file()
-    except OSError:
-        is_file = False
-    if not is_file:
-        if "," not in text:
-            raise ExportError(f"--labels: '{text}' is neither a file nor a list such as benign,malignant")
-        pairs = [(part.strip(), part.strip()) for part in text.split(",")]
-    else:
-        content = path.read_text(encoding="utf-8")
-        try:
-            stored = json.loads(content) if path.suffix == ".json" else None
-        except ValueError as error:
-            raise ExportError(f"{path}: not a JSON object of labels ({graphs.one_line(error)})") from error
-        if stored is not None and not isinstance(stored, dict):
-            raise ExportError(f"{path}: expected a JSON object of label to full name")
-        lines = [line.partition(",") for line in content.splitlines() if line.strip()]
-        pairs = list(stored.items()) if stored else [(a.strip(), b.strip() or a.strip()) for a, _, b in lines]
-    labels = dict(pairs)
-    if len(labels) != len(pairs) or len(labels) < 2 or "" in labels:
-        raise ExportError("--labels: expected at least two labels, none empty and none twice")
-    return labels
+    predict_at: Callable[[tuple[float, ...], tuple[float, ...]], Predict] | None = field(default=None, repr=False)
+    """``predict`` with another mean and std; None where they are part of the network."""
+    warnings: tuple[str, ...] = ()
 
 
 def open_source(model: str, options: SourceOptions) -> Source:
@@ -155,7 +131,7 @@ def _labels(options: SourceOptions, stored: dict[str, str] | None = None) -> tup
     labels = options.labels or stored
     if labels is None:
         raise ExportError("name the model's outputs in their order: --labels a,b,c or --labels FILE")
-    malignant = options.malignant or tuple(label for label in MALIGNANT if label in labels)
+    malignant = options.malignant or tuple(label for label in (*MALIGNANT, "malignant") if label in labels)
     if not malignant or set(malignant) - set(labels):
         raise ExportError(f"--malignant: name at least one of {', '.join(labels)}")
     return labels, malignant
@@ -186,9 +162,7 @@ def trace(network: torch.nn.Module, layout: str, size: tuple[int, int], name: st
     return onnx.load_from_string(stream.getvalue())
 
 
-def _torch_predict(
-    network: torch.nn.Module, layout: str, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Callable[[np.ndarray], np.ndarray]:
+def _torch_predict(network: torch.nn.Module, layout: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Predict:
     import torch
 
     keep_freed_memory()  # else each picture pays for its activations' memory anew, which costs more than the arithmetic
@@ -318,14 +292,26 @@ def _from_factory(name: str, options: SourceOptions) -> Source:
     except RuntimeError as error:
         raise ExportError(f"{options.weights}: does not fit {name} ({graphs.one_line(error)})") from error
     network = network.float().eval()
+    sanity.check_scale(options.mean, options.std)
+    warnings_ = sanity.check_batch_norms(network, name)
     traced = trace(network, options.layout, options.input_size, name)
+    sanity.check_training_mode(traced, name)
+    sanity.check_own_scale(traced, graphs.PIXELS, options.mean, options.std, name)
+    sigmoid = binary.ends_in_sigmoid(traced)
     core = graphs.make_core(traced, name, options.layout, options.mean, options.std, len(labels))
+
+    def predict_at(mean: tuple[float, ...], std: tuple[float, ...]) -> Predict:
+        predict = _torch_predict(network, options.layout, mean, std)
+        return binary.two_columns(predict, sigmoid)
+
     return Source(
         name=options.name or name.partition(":")[2].replace("_", "-"),
         kind=f"PyTorch network {name}",
         sha256=hashlib.sha256(options.weights.read_bytes()).hexdigest(),
         core=core,
-        predict=_torch_predict(network, options.layout, options.mean, options.std),
+        predict=predict_at(options.mean, options.std),
+        predict_at=predict_at,
+        warnings=warnings_,
         labels=labels,
         malignant=malignant,
         height=options.input_size[0],
@@ -341,6 +327,7 @@ def _from_factory(name: str, options: SourceOptions) -> Source:
 
 
 def _from_onnx(path: Path, options: SourceOptions) -> Source:
+    import onnx
     import onnxruntime
 
     if options.weights is not None:
@@ -350,31 +337,40 @@ def _from_onnx(path: Path, options: SourceOptions) -> Source:
     labels, malignant = _labels(options)
     model = graphs.load_graph(path)
     graphs.check_source(model, str(path))
+    sanity.check_scale(options.mean, options.std)
+    sanity.check_training_mode(model, str(path))
     height, width = graphs.fix_shape(model, str(path), options.layout, options.input_size)
     as_given = model.SerializeToString()
     value = graphs.inputs_of(model)[0]
     dtype = np.float32 if value.type.tensor_type.elem_type == 1 else np.uint8
     if dtype == np.uint8 and (any(options.mean) or any(s != 1 for s in options.std)):
         raise ExportError(f"{path}: takes uint8 pixels, so --mean and --std do not apply")
+    sanity.check_own_scale(model, value.name, options.mean, options.std, str(path))
     core = graphs.make_core(model, str(path), options.layout, options.mean, options.std, len(labels))
+    sigmoid = binary.ends_in_sigmoid(onnx.load_from_string(as_given))
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads, settings.log_severity_level = 1, 4
     session = onnxruntime.InferenceSession(as_given, settings, providers=["CPUExecutionProvider"])
-    shift, scale = (np.array(v, np.float32) for v in (options.mean, options.std))
 
-    def predict(batch: np.ndarray) -> np.ndarray:
-        pixels = batch if dtype == np.uint8 else (batch.astype(np.float32) - shift) / scale
-        if options.layout == "NCHW":
-            pixels = pixels.transpose(0, 3, 1, 2)
-        rows = [session.run(None, {value.name: np.ascontiguousarray(p[None])})[0] for p in pixels]
-        return np.concatenate(rows)
+    def predict_at(mean: tuple[float, ...], std: tuple[float, ...]) -> Predict:
+        shift, scale = (np.array(v, np.float32) for v in (mean, std))
+
+        def predict(batch: np.ndarray) -> np.ndarray:
+            pixels = batch if dtype == np.uint8 else (batch.astype(np.float32) - shift) / scale
+            if options.layout == "NCHW":
+                pixels = pixels.transpose(0, 3, 1, 2)
+            rows = [session.run(None, {value.name: np.ascontiguousarray(p[None])})[0] for p in pixels]
+            return np.concatenate(rows)
+
+        return binary.two_columns(predict, sigmoid)
 
     return Source(
         name=options.name or path.stem,
         kind="ONNX file",
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         core=core,
-        predict=predict,
+        predict=predict_at(options.mean, options.std),
+        predict_at=None if dtype == np.uint8 else predict_at,
         labels=labels,
         malignant=malignant,
         height=height,
