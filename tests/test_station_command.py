@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from pathlib import Path
 
@@ -16,6 +20,11 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 pytest.importorskip("nacl")
 from station_site import ROOT, command
+
+from benchmarks.station.load import Client
+from edge_mdda.models import DEMO_IMAGE
+from edge_mdda.station import audit
+from edge_mdda.station.store import Store
 
 
 def get(url: str) -> str:
@@ -95,3 +104,60 @@ def test_the_package_data_is_declared():
     patterns = re.findall(r'"([^"]+)"', declared)
     data = [path for path in found if path.suffix not in (".py", ".pyc") and "__pycache__" not in path.parts]
     assert data and all(any(path.match(pattern) for pattern in patterns) for path in data)
+
+
+def send_pictures(address: str, lesion: str, mark: str, acknowledged: list[str]) -> None:
+    """Send one picture after the other until the station is gone."""
+    with contextlib.closing(Client(address.removeprefix("http://"))) as client:
+        client.get("/")
+        for count in range(1000):
+            try:
+                content = DEMO_IMAGE.read_bytes() + f"{mark}-{count}".encode()
+                acknowledged.append(client.post(f"{lesion}/pictures", {}, content))
+            except (OSError, RuntimeError, http.client.HTTPException):
+                return
+
+
+def test_killed_while_pictures_are_sent_it_keeps_what_it_acknowledged(tmp_path):
+    acknowledged: list[str] = []
+    for attempt in range(3):
+        with command("--data", str(tmp_path / "data")) as (process, address):
+            with contextlib.closing(Client(address.removeprefix("http://"))) as client:
+                client.get("/")
+                patient = client.post("/patients", {"own_id": f"K-{attempt}", "sex": "unknown"})
+                lesion = client.post(f"{patient}/lesions", {"site": "face-front"})
+            acknowledged += [patient, lesion]
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+            threads = [
+                threading.Thread(target=send_pictures, args=(address, lesion, f"{attempt}-{number}", acknowledged))
+                for number in range(2)
+            ]
+            for thread in threads:
+                thread.start()
+            before = len(acknowledged)
+            end = time.monotonic() + 60
+            while len(acknowledged) < before + 3 and time.monotonic() < end:
+                time.sleep(0.01)
+            process.kill()
+            for thread in threads:
+                thread.join()
+            process.wait()
+        end = time.monotonic() + 30
+        while any(Path(f"/proc/{child}/cmdline").exists() for child in children):  # the worker ends by itself
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    store = Store(tmp_path / "data")
+    there = {
+        f"/{kind}/{row[0]}"
+        for kind in ("patients", "lesions", "pictures")
+        for row in store.rows(f"SELECT id FROM {kind}")
+    }
+    assert len(acknowledged) >= 15 and set(acknowledged) <= there
+    assert (
+        not store.missing
+        and store.row("PRAGMA integrity_check")[0] == "ok"
+        and audit.verify(store._connection).broken is None
+    )
+    assert set(store.blobs.names()) == {row[0] for row in store.rows("SELECT sha256 FROM files")}
+    store.close()

@@ -33,7 +33,8 @@ def station(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, float
         found = re.search(r"http://([\d.:]+)", process.stdout.readline())
         if found is None:
             raise RuntimeError("the station did not start")
-        Client(found[1]).get("/healthz")
+        with contextlib.closing(Client(found[1])) as client:
+            client.get("/healthz")
         yield process, found[1], time.perf_counter() - begin
     finally:
         process.terminate()
@@ -46,6 +47,10 @@ class Client:
     def __init__(self, host: str) -> None:
         self.host, self.cookie, self.csrf = host, "", ""
         self._connection = http.client.HTTPConnection(host, timeout=60)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
     def _ask(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> tuple[int, str, str]:
         headers = {"Cookie": self.cookie}
@@ -130,9 +135,11 @@ def _clients(host: str, seconds: float) -> dict[str, Any]:
                     client.get(pages[count % len(pages)])
             except (RuntimeError, OSError, http.client.HTTPException) as error:
                 errors.append(f"{kind}: {error}")
+                client.close()
                 client = Client(host)
                 continue
             taken[kind].append(time.perf_counter() - begin)
+        client.close()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
     for thread in threads:
