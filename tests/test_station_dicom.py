@@ -77,6 +77,7 @@ VISITS = {
         quality=[{**check, "ok": False, "advice": "hold still"} for check in drawn_visit().answer["quality"]],
     ),
     "PNG": lambda: dataclasses.replace(drawn_visit(), picture=encoded(".png")),
+    "TIFF": lambda: dataclasses.replace(drawn_visit(), picture=encoded(".tif")),
     "progressive": lambda: dataclasses.replace(drawn_visit(), picture=encoded(".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),
 }
 
@@ -147,6 +148,10 @@ def test_place_patient_and_tracking():
     assert (picture.ImageLaterality, picture.PatientSex, str(picture.PatientName)) == ("L", "F", "Drawn Dora^")
     assert picture.PatientID == report.PatientID == "D-001"
     assert picture.StudyInstanceUID == report.StudyInstanceUID == visit.study_uid
+    second = dicom.image(dataclasses.replace(other_site(visit, "face-front"), made_at="2026-11-28T00:00:00.5Z"))
+    assert second.StudyInstanceUID == visit.study_uid  # one study a visit, whose attributes must not differ ...
+    assert (second.StudyTime, second.StudyDescription) == (picture.StudyTime or "", picture.StudyDescription)
+    assert second.SeriesInstanceUID != picture.SeriesInstanceUID  # ... as a series' may
     assert picture.TrackingUID == visit.lesion.tracking_uid
     assert NOTICE in picture.ImageComments
     for code, site in SITES.items():

@@ -14,9 +14,12 @@ pytest.importorskip("reportlab", reason="the extra report is not installed")
 pytest.importorskip("segno", reason="the extra report is not installed")
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 
+from station_visits import drawn_visit
+
 from edge_mdda import NOTICE
 from edge_mdda.cli.serve_visit import NEEDS
 from edge_mdda.models import DEMO_IMAGE
+from edge_mdda.station.hand_on import write
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ["report.pdf", "image.dcm", "result.dcm", "visit.fhir.json"]
@@ -69,6 +72,16 @@ def test_all_files_are_written_and_nothing_else(tmp_path):
     assert len(bundle["entry"]) == 6
 
 
+def test_the_picture_that_goes_out_is_judged_alike_when_it_comes_back(tmp_path):
+    assert demo_visit(tmp_path).returncode == 0
+    command = [sys.executable, "-m", "edge_mdda", "screen", str(tmp_path / "image.dcm"), "--seed", "21", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    back, here = json.loads(done.stdout), drawn_visit().answer
+    for key in ("probabilities", "raw_probabilities", "advice", "rule", "size"):
+        assert back[key] == here[key], key
+    assert back["patient"] == "D-001"
+
+
 def test_a_file_in_the_way_is_left_alone(tmp_path):
     out = tmp_path / "out"
     out.write_text("mine", encoding="utf-8")
@@ -89,6 +102,11 @@ def test_a_file_that_cannot_be_replaced_leaves_no_scratch(tmp_path):
     assert "cannot be written" in one_line(demo_visit(out))
     assert os.listdir(tmp_path) == ["out"]
     assert os.listdir(out) == ["report.pdf"]
+
+
+def test_without_the_extra_dicom_the_rest_is_written(tmp_path):
+    paths = write(drawn_visit(), tmp_path / "out", dicom=False)
+    assert [path.name for path in paths] == ["report.pdf", "visit.fhir.json"] == sorted(os.listdir(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(("extra", "module"), [(extra, name) for extra, names in NEEDS.items() for name in names])

@@ -80,10 +80,11 @@ def put_patient_and_study(dataset: Dataset, visit: Visit) -> None:
     if patient.birth_year is not None:
         dataset.PatientComments = f"Born in {patient.birth_year}"
     dataset.StudyInstanceUID = visit.study_uid
-    dataset.StudyDate, dataset.StudyTime = moment(visit.made_at)
+    # Pictures of one visit are one study: what differs between them stands in their series. Hence no time here.
+    dataset.StudyDate, dataset.StudyTime = moment(visit.made_at)[0], ""
     dataset.StudyID = visit.id
     dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
-    dataset.StudyDescription = f"Skin lesion {visit.lesion.number}: {visit.lesion.place.label}"[:MAX_LONG]
+    dataset.StudyDescription = "Skin-lesion screening"
     dataset.TimezoneOffsetFromUTC = "+0000"
 
 
@@ -130,8 +131,8 @@ def image(visit: Visit) -> Dataset:
     put_equipment(dataset, visit)
     date, time = moment(visit.made_at)
     dataset.Modality, dataset.SeriesNumber = "DMS", 1
-    dataset.SeriesInstanceUID = uid("image series", visit.id)
-    dataset.SeriesDescription = "Lesion as taken"
+    dataset.SeriesInstanceUID = uid("image series", visit.image_uid)
+    dataset.SeriesDescription = f"{tracking_id(visit)}: {visit.lesion.place.label}"[:MAX_LONG]
     dataset.FrameOfReferenceUID = uid("image frame", visit.image_uid)
     dataset.PositionReferenceIndicator = ""
     dataset.SOPClassUID, dataset.SOPInstanceUID = DERMOSCOPIC, visit.image_uid

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"  # PS3.6: JPEG Baseline (Process 1)
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"  # PS3.6: Explicit VR Little Endian
+LOSSLESS = ("PNG", "BMP")
 _SOF0, _SOS, _APP14 = 0xC0, 0xDA, 0xEE  # ISO/IEC 10918-1, table B.1
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
@@ -106,8 +107,10 @@ def put_pixels(dataset: Dataset, content: bytes) -> str:
         syntax = EXPLICIT_LITTLE
     if dataset.SamplesPerPixel == 3:
         dataset.PlanarConfiguration = 0
-    dataset.LossyImageCompression = "01" if lossy else "00"
-    if lossy:
+    if header.format in LOSSLESS:
+        dataset.LossyImageCompression = "00"
+    elif lossy:  # of other formats nobody knows; the attribute is then left out
+        dataset.LossyImageCompression = "01"
         size = header.width * header.height * dataset.SamplesPerPixel
         dataset.LossyImageCompressionRatio = f"{size / len(content):.4g}"
         dataset.LossyImageCompressionMethod = "ISO_10918_1"

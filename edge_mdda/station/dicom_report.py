@@ -161,7 +161,7 @@ def result(visit: Visit, picture: Dataset) -> Dataset:
     report: Dataset = ComprehensiveSR(
         evidence=[picture],
         content=_content(visit, picture)[0],
-        series_instance_uid=uid("result series", visit.id),
+        series_instance_uid=uid("result series", visit.result_uid),
         series_number=2,
         sop_instance_uid=visit.result_uid,
         instance_number=1,

@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_mdda import NOTICE
 from edge_mdda.station import sct
+from edge_mdda.station.blobs import media_type
 from edge_mdda.station.visit import NAMESPACE, Visit
 
 UCUM = "http://unitsofmeasure.org"
@@ -63,9 +64,19 @@ def text(visit: Visit, report: bytes | None = None) -> str:
 
 def _uuid(visit: Visit, name: str) -> str:
     # A patient and a device are the same in each bundle; the rest belongs to one visit and its answer.
-    about = {"patient": [visit.patient.id], "device": [visit.station, visit.answer["model"]["sha256"]]}
-    parts = about.get(name) or [visit.id, visit.picture_sha256, visit.answer_sha256]
-    return str(uuid.uuid5(NAMESPACE, json.dumps(["fhir", name, *parts])))
+    about = {"patient": [visit.patient.id], "device": [visit.station, visit.answer["version"], *_settings(visit)]}
+    return str(uuid.uuid5(NAMESPACE, json.dumps(["fhir", name, about.get(name) or visit.result_uid])))
+
+
+def _settings(visit: Visit) -> list[tuple[str, str]]:
+    """What the device was, besides its version: name and value."""
+    answer = visit.answer
+    purify = answer["purify"]
+    return [
+        ("Model SHA-256", answer["model"]["sha256"]),
+        ("Runtime", answer["model"]["runtime"]),
+        ("Purifier", f"preset {purify['preset']}, draws {purify['draws']}" if purify else "off"),
+    ]
 
 
 def _concept(system: str, code: str, display: str) -> dict[str, Any]:
@@ -99,12 +110,6 @@ def _patient(visit: Visit) -> dict[str, Any]:
 
 def _device(visit: Visit) -> dict[str, Any]:
     answer = visit.answer
-    purify = answer["purify"]
-    properties = [
-        ("Model SHA-256", answer["model"]["sha256"]),
-        ("Runtime", answer["model"]["runtime"]),
-        ("Purifier", f"preset {purify['preset']}, draws {purify['draws']}" if purify else "off"),
-    ]
     return {
         "resourceType": "Device",
         "text": _narrative(f"edge-mdda {answer['version']}, model {answer['model']['name']}"),
@@ -114,7 +119,7 @@ def _device(visit: Visit) -> dict[str, Any]:
             {"type": {"text": "program"}, "value": answer["version"]},
             {"type": {"text": "model"}, "value": answer["model"]["name"]},
         ],
-        "property": [{"type": {"text": name}, "valueCode": [{"text": value}]} for name, value in properties],
+        "property": [{"type": {"text": name}, "valueCode": [{"text": value}]} for name, value in _settings(visit)],
         "note": [{"text": NOTICE}],
     }
 
@@ -146,7 +151,7 @@ def _media(visit: Visit, links: dict[str, str]) -> dict[str, Any]:
         "width": width,
         "height": height,
         "content": {
-            "contentType": "image/jpeg",
+            "contentType": media_type(visit.picture),
             "size": len(visit.picture),
             "data": base64.b64encode(visit.picture).decode(),
         },

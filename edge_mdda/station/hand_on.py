@@ -18,8 +18,8 @@ REPORT, BUNDLE = "report.pdf", "visit.fhir.json"
 DICOM_S = 300.0  # seconds for the child that writes DICOM; the slowest board needs about twenty
 
 
-def write(visit: Visit, folder: Path) -> list[Path]:
-    """Write the files into a folder, which is made where it is missing.
+def write(visit: Visit, folder: Path, dicom: bool = True) -> list[Path]:
+    """Write the files into a folder, which is made where it is missing; those of DICOM if so wanted.
 
     They are made in a temporary folder beside it and renamed at the end, so that a failure leaves nothing behind.
 
@@ -36,7 +36,7 @@ def write(visit: Visit, folder: Path) -> list[Path]:
     except OSError as error:
         raise StationError(f"{folder}: cannot be made ({error.strerror}): choose another folder") from None
     try:
-        names = _make(visit, scratch)
+        names = _make(visit, scratch, dicom)
         folder.mkdir(exist_ok=True)
         for name in names:
             os.replace(scratch / name, folder / name)
@@ -47,11 +47,13 @@ def write(visit: Visit, folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _make(visit: Visit, scratch: Path) -> list[str]:
+def _make(visit: Visit, scratch: Path, dicom: bool) -> list[str]:
     """Make the files and return their names."""
     page = report(visit)
     for name, content in ((REPORT, page), (BUNDLE, fhir.text(visit, page).encode())):
         replace_file(str(scratch / name), content)
+    if not dicom:
+        return [REPORT, BUNDLE]
     handed = scratch / "visit.json"
     handed.write_text(visit.to_json(), encoding="utf-8")
     try:

@@ -11,16 +11,18 @@ import os
 import sys
 import tempfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from edge_mdda.errors import EdgeMddaError
 from edge_mdda.station.visit import Visit
 
+DICOM = ("pydicom", "highdicom")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # a ZIP's first day; the same visit gives the same bytes
 
 
 def archive(visit: Visit) -> bytes:
-    """Every file of a visit in one archive."""
+    """Every file of a visit in one archive; those of DICOM where the extra is installed."""
     from edge_mdda.station.hand_on import write
 
     content = io.BytesIO()
@@ -28,7 +30,7 @@ def archive(visit: Visit) -> bytes:
         tempfile.TemporaryDirectory(prefix="edge-mdda-paper-") as place,
         zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as packed,
     ):
-        for path in write(visit, Path(place) / "visit"):
+        for path in write(visit, Path(place) / "visit", all(map(find_spec, DICOM))):
             packed.writestr(zipfile.ZipInfo(path.name, EARLIEST), path.read_bytes())
     return content.getvalue()
 

@@ -125,7 +125,7 @@ class Visit:
 
     @property
     def image_uid(self) -> str:
-        return uid("image", self.id, self.made_at, self.picture_sha256)
+        return uid("image", self.id, self.lesion.id, self.made_at, self.picture_sha256)
 
     @property
     def result_uid(self) -> str:
