@@ -109,7 +109,9 @@ def put_pixels(dataset: Dataset, content: bytes) -> str:
         dataset.PlanarConfiguration = 0
     if header.format in LOSSLESS:
         dataset.LossyImageCompression = "00"
-    elif lossy:  # of other formats nobody knows; the attribute is then left out
+    elif not lossy:
+        dataset.LossyImageCompression = ""  # nobody knows what a WebP, a TIFF or a HEIC went through
+    else:
         dataset.LossyImageCompression = "01"
         size = header.width * header.height * dataset.SamplesPerPixel
         dataset.LossyImageCompressionRatio = f"{size / len(content):.4g}"

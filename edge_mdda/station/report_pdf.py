@@ -27,6 +27,7 @@ NAME = HALF - 2 * NUMBER
 COLUMNS = (MARGIN, MARGIN + NAME, MARGIN + NAME + NUMBER)
 CODE = 36 * MM  # points, side of the QR code: 0.6 mm a module, which a phone reads from paper
 FILL = {"refer": (0.99, 0.87, 0.84), "retake": (1.0, 0.95, 0.80), "routine": (0.90, 0.95, 0.90)}
+EXPLAINED = 6  # faults of the picture whose remedy is written out; more do not fit on the page
 NO_PURIFIER = "The picture was not purified"
 
 
@@ -196,9 +197,12 @@ def _checks(page: Page, visit: Visit) -> None:
     bad = [check for check in checks if not check["ok"]]
     if good:
         page.text(f"Good: {', '.join(good)}.", 7.5, left=left, width=HALF, most=4)
-    for check in bad:
+    for check in bad[:EXPLAINED]:
         said = f"{check['name'].capitalize()} ({check['value']:g}, limit {check['threshold']:g}): {check['advice']}"
         page.text(said, 7.5, left=left, width=HALF, most=2)
+    if bad[EXPLAINED:]:
+        rest = ", ".join(check["name"] for check in bad[EXPLAINED:])
+        page.text(f"Faulty, too: {rest}.", 7.5, left=left, width=HALF, most=3)
     if not bad:
         page.text("No check found a fault.", 7.5, left=left, width=HALF)
 
