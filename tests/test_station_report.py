@@ -48,7 +48,7 @@ def pixels_of(content: bytes) -> np.ndarray:
 def code_of(pixels: np.ndarray) -> str:
     """What the QR code in the page's lower right corner says."""
     height, width = pixels.shape[:2]
-    corner = np.ascontiguousarray(pixels[int(height * 0.78) :, int(width * 0.7) :])
+    corner = np.ascontiguousarray(pixels[int(height * 0.6) :, int(width * 0.5) :])
     return str(cv2.QRCodeDetectorAruco().detectAndDecode(corner)[0])
 
 
