@@ -1,6 +1,6 @@
 """A visit's picture as a DICOM object: Dermoscopic Photography Image Storage (PS3.3 A.32.11).
 
-pydicom costs 34 MB: this runs in the short-lived process of :mod:`edge_mdda.station.dicom_report`.
+pydicom costs memory: this runs in the short-lived process of :mod:`edge_mdda.station.dicom_report`.
 """
 
 from __future__ import annotations

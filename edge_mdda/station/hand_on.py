@@ -15,7 +15,7 @@ from edge_mdda.station.report_pdf import report
 from edge_mdda.station.visit import Visit
 
 REPORT, BUNDLE = "report.pdf", "visit.fhir.json"
-DICOM_S = 300.0  # seconds for the child that writes DICOM; the slowest board needs about twenty
+DICOM_S = 300.0  # seconds for the child that writes DICOM; one busy x86-64 core takes 5
 
 
 def write(visit: Visit, folder: Path, dicom: bool = True) -> list[Path]:
