@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import shutil
 import socket
+import socketserver
+import ssl
 import subprocess
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -18,6 +22,8 @@ from edge_mdda.picture.decode import decode
 
 TITLE = "ORTHANC"
 START_SECONDS = 60
+WEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+"""Of Debian's package orthanc-dicomweb."""
 
 
 def program() -> str | None:
@@ -25,17 +31,18 @@ def program() -> str | None:
     return shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
-def free_port() -> int:
-    with socket.socket() as one:
+def free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+        other.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1]), int(other.getsockname()[1])
 
 
 class Orthanc:
     """Starts on first use of :meth:`start`; may be killed and started again with the same store."""
 
     def __init__(self, folder: Path, **more: Any) -> None:
-        self.folder, self.http, self.dicom = folder, free_port(), free_port()
+        self.folder, (self.http, self.dicom) = folder, free_ports()
         self.process: subprocess.Popen[bytes] | None = None
         settings = {
             "StorageDirectory": str(folder),
@@ -52,6 +59,14 @@ class Orthanc:
         folder.mkdir(exist_ok=True)
         self.configuration = folder.parent / f"{folder.name}.json"
         self.configuration.write_text(json.dumps(settings), encoding="utf-8")
+
+    @property
+    def root(self) -> str:
+        return f"http://127.0.0.1:{self.http}"
+
+    @property
+    def web_address(self) -> str:
+        return f"{self.root}/dicom-web/"
 
     @property
     def address(self) -> str:
@@ -80,12 +95,49 @@ class Orthanc:
             self.process = None
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/{path}", timeout=10) as answer:
-            return json.loads(answer.read())
+        return json.loads(self._read(path))
 
-    def pixels(self, instance: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/instances/{instance}/file", timeout=10) as answer:
+    def file(self, instance: str) -> bytes:
+        return self._read(f"instances/{instance}/file")
+
+    def _read(self, path: str) -> bytes:
+        with urllib.request.urlopen(f"{self.root}/{path}", timeout=10) as answer:
             return bytes(answer.read())
+
+
+class Gate(socketserver.ThreadingTCPServer):
+    """TLS in front of a plain port: Debian's Orthanc 1.10.1 crashes at its first HTTPS request (with OpenSSL 3.0)."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int, certificate: Path, key: Path) -> None:
+        self.behind = port
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate, key)
+        super().__init__(("127.0.0.1", 0), _Through)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Through(socketserver.BaseRequestHandler):
+    server: Gate
+
+    def handle(self) -> None:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.server.behind)) as inner,
+            self.server.context.wrap_socket(self.request, server_side=True) as outer,
+        ):
+            back = threading.Thread(target=_copy, args=(inner, outer), daemon=True)
+            back.start()
+            _copy(outer, inner)
+            inner.shutdown(socket.SHUT_RDWR)  # wakes the other direction
+            back.join()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while block := source.recv(1 << 16):
+            target.sendall(block)
 
 
 def photograph(number: int) -> bytes:

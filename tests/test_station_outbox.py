@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-from orthancs import Orthanc, photograph, program
+from orthancs import WEB_PLUGIN, Gate, Orthanc, photograph, program
 
 from edge_mdda import NOTICE
 from edge_mdda.errors import StationError
+from edge_mdda.station.network import make_certificate
 from edge_mdda.station.outbox import FIRST_WAIT, LONGEST_WAIT, NotReachedError, Outbox
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -230,7 +231,7 @@ def test_orthanc_away_then_there_then_killed(tmp_path, orthanc):
     assert NOTICE in there.stderr
     (instance, *_) = orthanc.get("instances")
     assert len(orthanc.get("instances")) == len(orthanc.get("studies")) == 3
-    stored = pydicom.dcmread(io.BytesIO(orthanc.pixels(instance)))
+    stored = pydicom.dcmread(io.BytesIO(orthanc.file(instance)))
     ours = pydicom.dcmread(Path(made[0]) / "image.dcm")
     assert next(generate_frames(stored.PixelData, number_of_frames=1)) == next(
         generate_frames(ours.PixelData, number_of_frames=1)
@@ -291,9 +292,70 @@ def test_an_archive_that_accepts_and_drops_is_noticed_and_a_stranger_is_told(tmp
         careless.kill()
 
 
+@pytest.fixture
+def web_plugin():
+    pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+    if program() is None or not WEB_PLUGIN.exists():
+        pytest.skip("Orthanc with DICOMweb is not installed (Debian's package orthanc-dicomweb)")
+    return {"Plugins": [str(WEB_PLUGIN)], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}}
+
+
+def test_a_web_archive(tmp_path, web_plugin):
+    one = Orthanc(tmp_path / "web", **web_plugin)
+    box = tmp_path / "box"
+    made = photographs(tmp_path, 1, 2)
+    away = send(box, *made, "--to", one.web_address)
+    assert away.returncode == 1
+    assert "not reached" in away.stderr
+    one.start()
+    try:
+        assert send(box, "--to", one.web_address).returncode == 0
+        assert len(one.get("instances")) == 2
+        changes = one.get("changes")["Last"]
+        assert send(tmp_path / "again", *made, "--to", one.web_address).returncode == 0
+        assert one.get("changes")["Last"] == changes
+        wrong = send(tmp_path / "other", *photographs(tmp_path, 3), "--to", f"{one.root}/elsewhere")
+        assert wrong.returncode == 1
+        assert "status 404" in wrong.stderr
+    finally:
+        one.kill()
+
+
+def test_encrypted_ways(tmp_path, web_plugin):
+    certificate, key = make_certificate(tmp_path, ["127.0.0.1"])
+    secure = {
+        "DicomTlsEnabled": True,
+        "DicomTlsCertificate": str(certificate),
+        "DicomTlsPrivateKey": str(key),
+        "DicomTlsTrustedCertificates": str(certificate),
+        "DicomTlsRemoteCertificateRequired": False,
+    }
+    one = Orthanc(tmp_path / "secure", **web_plugin, **secure)
+    one.start()
+    try:
+        with Gate(one.http, certificate, key) as gate:
+            web = f"https://127.0.0.1:{gate.server_address[1]}/dicom-web"
+            for number, address in enumerate((one.address, web)):
+                made = photographs(tmp_path, 20 + number)
+                stranger = send(tmp_path / f"box{number}", *made, "--to", address, "--tls")
+                assert stranger.returncode == 1  # its certificate is not signed by anybody that the system knows
+                assert len(one.get("instances")) == number
+                done = send(tmp_path / f"box{number}", "--to", address, "--ca", str(certificate))
+                assert done.returncode == 0, done.stderr
+                assert len(one.get("instances")) == number + 1
+            gate.shutdown()
+        open_way = send(tmp_path / "plain", *photographs(tmp_path, 30), "--to", one.address)
+        assert open_way.returncode == 1  # not without encryption, where the archive wants it
+    finally:
+        one.kill()
+
+
 def test_bad_addresses_cost_one_line(tmp_path):
-    for address in ("PACS", "PACS@host", "PACS@host:0", "@host:104", "A" * 17 + "@host:104", "PACS@ho st:104"):
+    for address in ("PACS", "PACS@host", "PACS@host:0", "@host:104", "A" * 17 + "@host:104", "PACS@ho st:104",
+                    "http://pacs.example/dicom-web", "https://", "https://me@host/", "https://host:x/"):  # fmt: skip
         done = send(tmp_path / "box", "--to", address)
         assert done.returncode == 1
         assert len(done.stderr.strip().splitlines()) == 1
     assert not os.path.exists(tmp_path / "box")
+    lost = send(tmp_path / "box", "--to", "PACS@127.0.0.1:1", "--ca", str(tmp_path / "none.pem"), "--json")
+    assert json.loads(lost.stdout)["waiting"] == []  # nothing to send, nothing to complain of

@@ -25,11 +25,20 @@ def add_action(actions: Any) -> None:
     send = actions.add_parser(
         "send",
         help="send DICOM files to an archive; what cannot be sent waits",
-        description="Put the DICOM files of visits into the outbox and send what waits there (C-STORE); each object is"
-        f" asked for afterwards (C-FIND), and leaves the outbox when the archive has it. {NOTICE}",
+        description="Put the DICOM files of visits into the outbox and send what waits there (C-STORE or STOW-RS);"
+        " each object is asked for afterwards (C-FIND, QIDO-RS), and leaves the outbox when the archive has it."
+        f" {NOTICE}",
     )
     send.add_argument("visits", nargs="*", type=Path, metavar="DIR", help="a folder with the .dcm files of one visit")
-    send.add_argument("--to", required=True, metavar="TITLE@HOST:PORT", help="the archive, as PACS@192.168.1.20:104")
+    send.add_argument(
+        "--to", required=True, metavar="ARCHIVE", help="as PACS@192.168.1.20:104, or https://HOST/PATH for DICOMweb"
+    )
+    send.add_argument(
+        "--tls", action="store_true", help="encrypt to PACS@HOST:PORT, too, with the system's authorities"
+    )
+    send.add_argument("--ca", type=Path, metavar="PEM", help="the authority that signed the archive's certificate")
+    send.add_argument("--certificate", type=Path, metavar="PEM", help="our own certificate, where the archive asks")
+    send.add_argument("--key", type=Path, metavar="PEM", help="its key, unless it is in the same file")
     send.add_argument("--own-title", default="EDGE-MDDA", metavar="TITLE", help="ours, as it knows us (%(default)s)")
     send.add_argument("--outbox", type=Path, metavar="BOX", help="folder of what waits (outbox in the records' folder)")
     send.add_argument("--now", action="store_true", help="try at once what failed a short while ago")
@@ -46,7 +55,9 @@ def _run(args: argparse.Namespace) -> int:
     from edge_mdda.station import dicom_send
     from edge_mdda.station.outbox import Outbox
 
-    to = dicom_send.archive(args.to, args.own_title)
+    named = {"authority": args.ca, "certificate": args.certificate, "key": args.key}
+    pem = {name: str(path.absolute()) for name, path in named.items() if path}
+    to = dicom_send.archive(args.to, args.own_title, args.tls, **pem)
     outbox = Outbox(args.outbox or data_folder(args) / OUTBOX)
     for visit in args.visits:
         outbox.add(sorted(visit.glob("*.dcm")), time.time())

@@ -1,18 +1,21 @@
-"""Send DICOM files to an archive by C-STORE and prove that they arrived: ``python -m edge_mdda.station.dicom_send``.
+"""Send DICOM files to an archive and prove that they arrived: ``python -m edge_mdda.station.dicom_send REQUEST``.
 
-A short-lived child: pynetdicom and pydicom cost 41 MB. A receipt alone proves little (an archive may accept an object
-and lose it), so each object is asked for by C-FIND, before and after: what is there already is not sent again.
+By C-STORE, or by DICOMweb (:mod:`edge_mdda.station.stow`) where the archive's address begins with ``https``. It is a
+short-lived child: pynetdicom and pydicom cost 41 MB. A receipt alone proves little (an archive may accept an object and
+lose it), so each object is asked for by C-FIND or QIDO-RS, before and after: what is there already is not sent again.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from edge_mdda.errors import StationError
 from edge_mdda.station.outbox import NotReachedError
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 TIMEOUT = 30.0  # seconds for one answer of the archive
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 CHILD_TIMEOUT = 600.0  # seconds for all files of one visit
 SUCCESS, PENDING = 0x0000, (0xFF00, 0xFF01)  # statuses (PS3.7, annex C)
 WARNINGS = (0xB000, 0xB006, 0xB007)  # stored, with coerced or dropped elements
@@ -35,31 +39,80 @@ class Archive:
     Attributes
     ----------
     title : str
-        The archive's application entity title, 1 to 16 characters.
+        The archive's application entity title, 1 to 16 characters; of a web archive, its address.
     host : str
     port : int
     own_title : str
         Ours, as the archive knows it.
+    tls : bool
+        Encrypt, and accept no certificate but one that ``authority`` has signed.
+    authority : str
+        PEM file; empty: the system's.
+    certificate, key : str
+        PEM files of our own certificate; empty: none.
     """
 
     title: str
     host: str
     port: int
     own_title: str = "EDGE-MDDA"
+    tls: bool = False
+    authority: str = ""
+    certificate: str = ""
+    key: str = ""
+
+    @property
+    def web(self) -> bool:
+        """Whether it is spoken to by DICOMweb."""
+        return self.title.startswith("http")
+
+    def context(self) -> ssl.SSLContext:
+        """How to encrypt.
+
+        Raises
+        ------
+        StationError
+            A PEM file cannot be used.
+        """
+        try:
+            made = ssl.create_default_context(cafile=self.authority or None)
+            if self.certificate:
+                made.load_cert_chain(self.certificate, self.key or None)
+        except OSError as error:  # SSLError is one
+            names = ", ".join(name for name in (self.authority, self.certificate, self.key) if name)
+            raise StationError(f"{names}: cannot be used ({error.strerror or error}): name PEM files") from None
+        return made
 
 
-def archive(text: str, own_title: str = "EDGE-MDDA") -> Archive:
-    """``TITLE@HOST:PORT`` as an archive.
+def archive(text: str, own_title: str = "EDGE-MDDA", tls: bool = False, **pem: str) -> Archive:
+    """``TITLE@HOST:PORT`` or ``https://HOST[:PORT]/PATH`` as an archive.
 
     Raises
     ------
     StationError
-        It is none.
+        It is neither, or would send pictures of patients over a network unencrypted by the web's protocol.
     """
+    if text.startswith(("http://", "https://")):
+        return _web(text, own_title, pem)
     found = _ARCHIVE.fullmatch(text)
     if found is None or not 0 < int(found[3]) < 65536:
-        raise StationError(f"expected TITLE@HOST:PORT, such as PACS@192.168.1.20:104, got {text!r}")
-    return Archive(found[1], found[2].strip("[]"), int(found[3]), own_title)
+        raise StationError(
+            f"expected TITLE@HOST:PORT or https://HOST/PATH, such as PACS@192.168.1.20:104, got {text!r}"
+        )
+    return Archive(found[1], found[2].strip("[]"), int(found[3]), own_title, tls or bool(pem.get("authority")), **pem)
+
+
+def _web(text: str, own_title: str, pem: dict[str, str]) -> Archive:
+    try:
+        parts = urlsplit(text)
+        host, port, tls = parts.hostname or "", parts.port, parts.scheme == "https"
+    except ValueError:
+        host = ""
+    if not host or parts.username or parts.query or parts.fragment or not text.isprintable() or " " in text:
+        raise StationError(f"expected https://HOST/PATH without user or query, got {text!r}")
+    if not tls and host not in LOOPBACK:
+        raise StationError(f"{text}: pictures of patients do not go over a network unencrypted: use https")
+    return Archive(text.rstrip("/"), host, port or (443 if tls else 80), own_title, tls, **pem)
 
 
 def send(files: Sequence[Path], to: Archive) -> None:
@@ -84,9 +137,15 @@ def send(files: Sequence[Path], to: Archive) -> None:
 def _send(files: Sequence[Path], to: Archive) -> None:
     from pydicom import dcmread
     from pydicom.uid import UID
-    from pynetdicom import AE
 
     datasets = [dcmread(path) for path in files]
+    if to.web:
+        from edge_mdda.station import stow
+
+        stow.send(files, datasets, to)
+        return
+    from pynetdicom import AE
+
     entity = AE(ae_title=to.own_title)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = TIMEOUT
     entity.add_requested_context(UID(FIND))
@@ -94,9 +153,12 @@ def _send(files: Sequence[Path], to: Archive) -> None:
     for kind in {(d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in datasets}:
         entity.add_requested_context(*kind)
     place = f"{to.title} at {to.host}:{to.port}"
-    association = entity.associate(to.host, to.port, ae_title=to.title)
+    tls = (to.context(), to.host) if to.tls else None
+    association = entity.associate(to.host, to.port, ae_title=to.title, tls_args=tls)
     if not association.is_established:
-        why = "refused" if association.is_rejected else "not reached"
+        why = (
+            "refused" if association.is_rejected else "not reached" if not to.tls else "not reached, or no TLS with it"
+        )
         raise NotReachedError(f"{place}: {why}: check that it runs, its address, and that it knows {to.own_title}")
     try:
         for path, dataset in zip(files, datasets, strict=True):
