@@ -46,7 +46,8 @@ END
 
 say() { printf 'edge-mdda: %s\n' "$*"; }
 die() { printf 'edge-mdda: %s\n' "$*" >&2; exit 1; }
-misuse() { printf 'edge-mdda: %s; see: sh install.sh --help\n' "$*" >&2; exit 2; }
+misused=''
+misuse() { misused=yes; printf 'edge-mdda: %s; see: sh install.sh --help\n' "$*" >&2; exit 2; }
 
 # For the tests alone: dies here as in a power cut, without a chance to clean up.
 step() {
@@ -134,7 +135,9 @@ helper() { "$python" -B -E -s -S "$here/setup/helper.py" "$@"; }
 take_lock() {
     mkdir -p "$prefix/releases" 2>/dev/null ||
         die "cannot write to $prefix: run this with sudo, or add --user or --prefix DIR"
-    { exec 9>"$prefix/.lock"; } 2>/dev/null || die "cannot write to $prefix: run this with sudo"
+    # Tried first: a shell ends without a word where "exec" cannot open a file.
+    (: >>"$prefix/.lock") 2>/dev/null || die "cannot write to $prefix: run this with sudo, or look at the disk (mount)"
+    exec 9>"$prefix/.lock"
     helper lock 9 || exit 1
 }
 
@@ -267,7 +270,12 @@ prune() { # only the current and the previous release stay
 }
 
 new=''
-clean_up() { [ -z "$new" ] || rm -rf "$new"; }
+clean_up() {
+    status=$?
+    [ -z "$new" ] || rm -rf "$new"
+    # Where a file cannot be made, the shell ends with the status that is kept for wrong usage.
+    [ "$status" != 2 ] || [ -n "$misused" ] || exit 1
+}
 
 verify() { # SOURCE -> $new/bundle, and what the installer needs to know of it
     set -- "$1" "$new/bundle"
