@@ -1,4 +1,4 @@
-"""How fast an archive is screened by one process and by Dask workers, what kills cost, and what a million pictures cost.
+"""How fast an archive is screened by one process and by Dask workers, what kills do, and the cost of a million.
 
     python -m benchmarks.archive                                   photographs of ../shared/data, or drawn ones
     python -m benchmarks.archive --pictures DIR --count 1000 --price 0.03 --json out.json
@@ -67,7 +67,7 @@ def command(listed: Path, out: Path, workers: int) -> list[str]:
 
 
 def undisturbed(listed: Path, out: Path, workers: int) -> dict[str, float]:
-    """Rate as the command tells it (from when the workers are there), and seconds of the whole command."""
+    """Rate as the command tells it (from the first batch on), and seconds of the whole command."""
     start = time.perf_counter()
     done = subprocess.run(command(listed, out, workers), check=True, stdout=subprocess.PIPE, text=True)
     found = RATE.search(done.stdout)
@@ -156,7 +156,8 @@ def table(found: dict[str, Any]) -> str:
     kills = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in found["kill_test"].items())
     return "\n".join(lines) + (
         f"\n\n{found['pictures']} pictures on {found['cores']} cores (load {found['load_before']:.1f} before,"
-        f" {found['load_after']:.1f} after), {found['price_per_core_hour']} US dollars a core and hour.\nKill test: {kills}."
+        f" {found['load_after']:.1f} after), {found['price_per_core_hour']} US dollars a core and hour.\n"
+        f"Kill test: {kills}."
     )
 
 

@@ -75,22 +75,26 @@ class _Counter:
         from edge_mdda.console import Progress
 
         self.bar, self.done, self.new, self.total = Progress(total), done, 0, total
-        self.started = self.said = time.monotonic()
+        self.first: float | None = None
+        self.of_first = 0
+        self.said = self.last = time.monotonic()
 
     def add(self, rows: int) -> None:
         self.new += rows
+        self.last = time.monotonic()
+        if self.first is None:
+            self.first, self.of_first = self.last, rows
         self.bar.at(self.done + self.new)
-        now = time.monotonic()
-        if not self.bar.active and now - self.said >= SAY_EVERY:
-            self.said = now
-            print(
-                f"{self.done + self.new:,} of {self.total:,} pictures, {self.rate:.1f}/s", file=sys.stderr, flush=True
-            )
+        if not self.bar.active and self.last - self.said >= SAY_EVERY:
+            self.said = self.last
+            print(f"{self.done + self.new:,} of {self.total:,} pictures{self.rate}", file=sys.stderr, flush=True)
 
     @property
-    def rate(self) -> float:
-        """New rows a second."""
-        return self.new / max(time.monotonic() - self.started, 1e-9)
+    def rate(self) -> str:
+        """New rows a second after the first batch, until when each worker opens the model; nothing of one batch."""
+        if self.first is None or self.new == self.of_first:
+            return ""
+        return f", {(self.new - self.of_first) / max(self.last - self.first, 1e-9):.1f} pictures/s"
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -99,7 +103,7 @@ def _run(args: argparse.Namespace) -> int:
     from export.archive.cluster import connected
     from export.archive.rows import Settings, columns
     from export.archive.scheduler import run
-    from export.archive.store import Store
+    from export.archive.store import NO_ANSWER, Store
 
     if args.model and args.model.suffix not in (".onnx", ".tflite"):
         raise ModelError(f"{args.model}: not .onnx or .tflite; convert it first (python -m export convert)")
@@ -116,15 +120,13 @@ def _run(args: argparse.Namespace) -> int:
         if missing:
             schema = columns(tuple(manifest.labels), settings)
             with connected(args.cluster, args.workers or len(os.sched_getaffinity(0))) as client:
-                counter = _Counter(there, plan.pictures)  # the start of the processes is no screening
                 parts = store.names(plan, missing)
                 run(client, settings, parts, plan.rows_of, args.batch, partial(store.write, plan, schema), counter.add)
-        rate = counter.rate
         counter.bar.clear()
         counts = store.advice(plan)
     said = ", ".join(f"{counts[kind]:,} {kind.upper()}" for kind in ("refer", "retake", "routine"))
-    speed = f"; {rate:.1f} pictures/s" if counter.new else ""
-    print(f"{plan.pictures:,} pictures: {said}, {counts['no answer']:,} without an answer{speed}; {args.out}")
+    none = f"{counts[NO_ANSWER]:,} without an answer"
+    print(f"{plan.pictures:,} pictures: {said}, {none}{counter.rate}; {args.out}")
     return 0
 
 
