@@ -139,7 +139,7 @@ def test_a_killed_run_goes_on_where_it_stopped(folder, model, reference, tmp_pat
     kept = set(there) - {"part-000000.parquet"}
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == {name: times[name] for name in kept}
     again = archive(folder, out, model)  # all is there: no cluster starts
-    assert again.returncode == 0 and "/s" not in again.stdout
+    assert again.returncode == 0 and "pictures/s" not in again.stdout
 
 
 def test_a_picture_that_kills_its_workers_is_a_row_with_a_reason(folder, model, tmp_path):
@@ -203,3 +203,10 @@ def test_another_setting_source_or_owner_is_refused(folder, model, reference, tm
 def test_no_scheduler_at_the_address(folder, model, tmp_path):
     message = refusal(folder, tmp_path / "out", model, "--cluster", "tcp://127.0.0.1:9")
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in message
+
+
+def test_the_cost_of_a_million_pictures_by_hand():
+    from benchmarks.archive import cost
+
+    # 10 pictures a second on two cores: 100,000 s, twice.
+    assert cost(10, 2, 0.05) == {"core_hours_per_million": 55.6, "price_per_million": 2.78}

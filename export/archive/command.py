@@ -115,7 +115,8 @@ def _run(args: argparse.Namespace) -> int:
         missing = store.missing(plan)
         there = plan.pictures - sum(map(plan.rows_of, missing))
         if there:
-            print(f"{there:,} of {plan.pictures:,} pictures are there already", file=sys.stderr)
+            later = "pictures that came later need another --out"
+            print(f"{there:,} of {plan.pictures:,} pictures are there already; {later}", file=sys.stderr)
         counter = _Counter(there, plan.pictures)
         if missing:
             schema = columns(tuple(manifest.labels), settings)
