@@ -198,6 +198,8 @@ def test_another_setting_source_or_owner_is_refused(folder, model, reference, tm
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "holds no pictures" in refusal(empty, tmp_path / "out", model)
+    assert "no such folder or list" in refusal(tmp_path / "nowhere", tmp_path / "out", model)
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_scheduler_at_the_address(folder, model, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -35,19 +36,23 @@ def started(*command: str, cwd: Path = ROOT) -> Iterator[subprocess.Popen[bytes]
             process.kill()
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory) -> Iterator[str]:
-    """A scheduler on this machine alone."""
-    import json
-
-    note = tmp_path_factory.mktemp("scheduler") / "scheduler.json"
+@contextmanager
+def scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler on this machine alone, and its address."""
+    note = folder / "scheduler.json"
     here = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-    with started("distributed.cli.dask_scheduler", *here, "--scheduler-file", str(note)):
+    with started("distributed.cli.dask_scheduler", *here, "--scheduler-file", str(note)) as process:
         end = time.monotonic() + START_S
         while not (note.exists() and note.read_text()):
             assert time.monotonic() < end
             time.sleep(0.05)
-        yield json.loads(note.read_text())["address"]
+        yield json.loads(note.read_text())["address"], process
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> Iterator[str]:
+    with scheduler(tmp_path_factory.mktemp("scheduler")) as (at, _):
+        yield at
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +105,26 @@ def test_another_model_on_a_worker_ends_the_run(model, tmp_path):
         screen_batch(settings, ["x.png"])
     with pytest.raises(ExportError, match="a worker runs edge_mdda"):
         screen_batch(replace(settings, version="0.0"), ["x.png"])
+
+
+def test_a_scheduler_that_dies_ends_the_run_in_one_line(folder, model, tmp_path):
+    many = tmp_path / "many.txt"
+    many.write_text("".join(f"{path}\n" for path in sorted(folder.iterdir()) * 100))
+    out = tmp_path / "results.parquet"
+    command = [sys.executable, "-m", "export", "archive", str(many), "--out", str(out), "--model", str(model)]
+    with (
+        scheduler(tmp_path) as (at, process),
+        started("distributed.cli.dask_worker", at, *NO_NANNY),
+        subprocess.Popen(
+            [*command, "--cluster", at, "--batch", "2", "--part", "5"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        ) as run,
+    ):
+        end = time.monotonic() + RUN_S
+        while len(list(out.glob("part-*.parquet"))) < 3:
+            assert time.monotonic() < end and run.poll() is None
+            time.sleep(0.02)
+        process.kill()
+        _, error = run.communicate(timeout=RUN_S)
+    assert run.returncode == 1 and "Traceback" not in error, error
+    assert [line for line in error.splitlines() if line.startswith("export:")][0].endswith("where this one stopped")
+    assert pq.read_table(out).num_rows == 5 * len(list(out.glob("part-*.parquet")))

@@ -23,6 +23,7 @@ LEAST_WINDOW = 8
 TRIES_ALONE = 2  # of a picture whose worker ends; in each the scheduler tries it on several workers
 LOOK_S = 30.0  # seconds without a result, after which it is asked whether there are workers at all
 GOES_ON = "the same command goes on where this one stopped"
+GONE = f"the cluster is gone: start it; {GOES_ON}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def run(
     ExportError
         The cluster went away, has no workers left, or they cannot work.
     """
+    from concurrent.futures import CancelledError
+
     from distributed import wait
 
     waiting, again = batches(parts, batch), deque[Batch]()
@@ -109,6 +112,8 @@ def run(
             return
         try:
             done = wait(list(under_way), timeout=LOOK_S, return_when="FIRST_COMPLETED").done
+        except CancelledError:
+            raise ExportError(GONE) from None
         except TimeoutError:
             if not client.nthreads():
                 raise ExportError(f"the cluster has no workers left: start some; {GOES_ON}") from None
@@ -133,7 +138,7 @@ def _rows(future: Future, item: Batch) -> list[dict[str, Any]] | None:
     if future.status == "finished":
         return future.result()
     if future.status != "error":  # cancelled or lost
-        raise ExportError(f"the cluster is gone: start it; {GOES_ON}")
+        raise ExportError(GONE)
     error = future.exception()
     if isinstance(error, KilledWorker):
         # Another picture on the same worker may have ended it, so one try alone does not tell.

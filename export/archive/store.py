@@ -71,7 +71,11 @@ class Store:
             left.unlink()
 
     def close(self) -> None:
-        """Let others open it."""
+        """Let others open it; a folder in which nothing was begun goes."""
+        if not (self.folder / PLAN).exists():
+            (self.folder / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.folder.rmdir()
         self._lock.close()
 
     def __enter__(self) -> Store:
@@ -90,17 +94,20 @@ class Store:
         """
         digest, count = hashlib.sha256(), 0
         temporary = self.folder / ".list.tmp"
-        with temporary.open("wb") as file:
-            for name in names:
-                line = json.dumps(name).encode() + b"\n"  # names may hold line breaks and bytes that are no UTF-8
-                digest.update(line)
-                file.write(line)
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        if not count:
+        try:
+            with temporary.open("wb") as file:
+                for name in names:
+                    line = json.dumps(name).encode() + b"\n"  # names may hold line breaks and bytes that are no UTF-8
+                    digest.update(line)
+                    file.write(line)
+                    count += 1
+                file.flush()
+                os.fsync(file.fileno())
+            if not count:
+                raise ExportError(f"{source}: holds no pictures")
+        except BaseException:
             temporary.unlink()
-            raise ExportError(f"{source}: holds no pictures")
+            raise
         os.replace(temporary, self.folder / LIST)
         plan = Plan(source, count, digest.hexdigest(), rows_per_part, settings)
         content = json.dumps({"format": FORMAT, **asdict(plan)}, indent=2) + "\n"
