@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -27,8 +28,15 @@ def connected(address: str | None, workers: int) -> Iterator[Client]:
     ExportError
         No scheduler there, no workers, or one of them lacks this program.
     """
-    import logging
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # what goes wrong is told in one line, without Dask's tracebacks
+    try:
+        yield from _connected(address, workers)
+    finally:
+        logging.disable(before)
 
+
+def _connected(address: str | None, workers: int) -> Iterator[Client]:
     import dask
     from distributed import Client, LocalCluster
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,19 @@ TRIES_ALONE = 2  # of a picture whose worker ends; in each the scheduler tries i
 LOOK_S = 30.0  # seconds without a result, after which it is asked whether there are workers at all
 GOES_ON = "the same command goes on where this one stopped"
 GONE = f"the cluster is gone: start it; {GOES_ON}"
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Around a question to the cluster: one that is gone is told of in one line."""
+    from concurrent.futures import CancelledError
+
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except (CancelledError, OSError) as error:
+        raise ExportError(GONE) from error
 
 
 @dataclass(frozen=True)
@@ -94,15 +108,14 @@ def run(
     ExportError
         The cluster went away, has no workers left, or they cannot work.
     """
-    from concurrent.futures import CancelledError
-
     from distributed import wait
 
     waiting, again = batches(parts, batch), deque[Batch]()
     open_parts: dict[int, Open] = {}
     under_way: dict[Future, Batch] = {}
     while True:
-        window = max(LEAST_WINDOW, WINDOW * sum(client.nthreads().values()))
+        with _asking():
+            window = max(LEAST_WINDOW, WINDOW * sum(client.nthreads().values()))
         while len(under_way) < window:
             item = again.popleft() if again else next(waiting, None)
             if item is None:
@@ -111,9 +124,8 @@ def run(
         if not under_way:
             return
         try:
-            done = wait(list(under_way), timeout=LOOK_S, return_when="FIRST_COMPLETED").done
-        except CancelledError:
-            raise ExportError(GONE) from None
+            with _asking():
+                done = wait(list(under_way), timeout=LOOK_S, return_when="FIRST_COMPLETED").done
         except TimeoutError:
             if not client.nthreads():
                 raise ExportError(f"the cluster has no workers left: start some; {GOES_ON}") from None
@@ -136,7 +148,8 @@ def _rows(future: Future, item: Batch) -> list[dict[str, Any]] | None:
     from distributed.scheduler import KilledWorker
 
     if future.status == "finished":
-        return future.result()
+        with _asking():
+            return future.result()
     if future.status != "error":  # cancelled or lost
         raise ExportError(GONE)
     error = future.exception()
