@@ -49,7 +49,12 @@ def code_of(pixels: np.ndarray) -> str:
     """What the QR code in the page's lower right corner says."""
     height, width = pixels.shape[:2]
     corner = np.ascontiguousarray(pixels[int(height * 0.6) :, int(width * 0.5) :])
-    return str(cv2.QRCodeDetectorAruco().detectAndDecode(corner)[0])
+    # OpenCV misses a good code at one size or another; a phone looks many times, too.
+    for scale in (1.0, 0.75, 1.5, 2.0):
+        said = cv2.QRCodeDetectorAruco().detectAndDecode(cv2.resize(corner, None, fx=scale, fy=scale))[0]
+        if said:
+            return str(said)
+    return ""
 
 
 def everything_wrong(visit: Visit) -> Visit:
