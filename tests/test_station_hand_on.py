@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from station_visits import drawn_visit
 
 from edge_mdda import NOTICE
 from edge_mdda.cli.serve_visit import NEEDS
+from edge_mdda.errors import StationError
 from edge_mdda.models import DEMO_IMAGE
 from edge_mdda.station.hand_on import write
 
@@ -102,6 +104,14 @@ def test_a_file_that_cannot_be_replaced_leaves_no_scratch(tmp_path):
     assert "cannot be written" in one_line(demo_visit(out))
     assert os.listdir(tmp_path) == ["out"]
     assert os.listdir(out) == ["report.pdf"]
+
+
+def test_what_the_child_refuses_leaves_nothing_behind(tmp_path):
+    visit = drawn_visit()
+    numbered = dataclasses.replace(visit, patient=dataclasses.replace(visit.patient, own_id="D\\1"))
+    with pytest.raises(StationError, match="patient's number"):
+        write(numbered, tmp_path / "out")
+    assert os.listdir(tmp_path) == []
 
 
 def test_without_the_extra_dicom_the_rest_is_written(tmp_path):
