@@ -26,6 +26,7 @@ from edge_mdda.diagnostics.checks import MIB
 from edge_mdda.diagnostics.finding import FAILED, OK, UNKNOWN, WARNING, Finding, is_fit
 from edge_mdda.diagnostics.records import records
 from edge_mdda.diagnostics.release import release
+from edge_mdda.diagnostics.service import service
 from edge_mdda.errors import ModelError
 from edge_mdda.hardware import inventory
 from edge_mdda.hardware.child_process import ChildError, run_module
@@ -162,6 +163,7 @@ class Examination:
         return [
             lambda: checks.machine(root),
             lambda: release(root),
+            service,
             python,
             packages,
             self.numpy,

@@ -41,6 +41,7 @@ def release(root: Path = ROOT) -> list[Finding]:
         return []
     made_for = f"{profile.get('board_title', 'an unknown board')}, {profile.get('os_title', 'an unknown system')}"
     findings = [Finding("release", OK, f"{profile.get('version', '?')} for {made_for}")]
+    findings += _expiry(profile.get("expires"))
     total, expected = inventory.memory(root).get("MemTotal"), profile.get("memory_mb")
     if total and isinstance(expected, int) and total < MEMORY_SHARE * expected * MIB:
         findings.append(Finding("release memory", WARNING, f"{total / MIB:.0f} MB, expected {expected}", OTHER))
@@ -54,3 +55,17 @@ def release(root: Path = ROOT) -> list[Finding]:
             advice = "its values are missing from doctor and profile; a newer kernel or firmware may bring it back"
             findings.append(Finding(f"sensor {name}", UNKNOWN, f"expected at /{place}, not there", advice))
     return findings
+
+
+def _expiry(expires: object) -> list[Finding]:
+    """A bundle whose time is over still screens; that nothing newer has come is worth a word."""
+    import calendar
+    import time
+
+    try:
+        until = calendar.timegm(time.strptime(str(expires), "%Y-%m-%dT%H:%M:%SZ"))
+    except ValueError:  # none, or of another version
+        return []
+    if time.time() <= until:
+        return [Finding("release valid", OK, f"until {expires}")]
+    return [Finding("release valid", WARNING, f"was until {expires}", "ask whoever makes the bundles for a newer one")]
