@@ -128,3 +128,25 @@ def test_a_scheduler_that_dies_ends_the_run_in_one_line(folder, model, tmp_path)
     assert run.returncode == 1 and "Traceback" not in error, error
     assert error.splitlines()[-1].startswith("export: the cluster is gone")
     assert pq.read_table(out).num_rows == 5 * len(list(out.glob("part-*.parquet")))
+
+
+def test_two_threads_that_load_the_kernels_share_the_cache_folder(monkeypatch):
+    """Workers of several threads open a screener in each; Numba's folder is a setting of the whole process."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from numba.core import config
+
+    from edge_mdda.mdda.kernels import jit
+
+    before, seen = config.CACHE_DIR, []
+
+    def compiled(spec, faults):
+        time.sleep(0.01)
+        seen.append(config.CACHE_DIR)
+
+    monkeypatch.setattr(jit, "_compile", compiled)
+    monkeypatch.setattr(jit, "REGISTRY", dict.fromkeys("abc"))
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: jit.load(), range(4)))
+    assert len(seen) == 12 and len(set(seen)) == 1 and jit.CACHE_PREFIX in seen[0]
+    assert before == config.CACHE_DIR

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,6 +57,9 @@ def _compile(spec: KernelSpec, faults: list[str]) -> Callable[..., Any]:
     return njit(spec.signature, **options)(spec.function)
 
 
+_one_at_a_time = threading.Lock()
+
+
 def _drop_cache() -> None:
     """Remove the folder that :func:`_cache_of_these_sources` has set."""
     import shutil
@@ -93,7 +97,8 @@ def cpu_name() -> str:
 def load() -> dict[str, Callable[..., Any]]:
     """Compiled kernels by name."""
     faults: list[str] = []
-    with two_vectors_at_a_time(), _cache_of_these_sources():
+    # One thread at a time: Numba's cache folder is a setting of the whole process.
+    with _one_at_a_time, two_vectors_at_a_time(), _cache_of_these_sources():
         compiled = {name: _compile(spec, faults) for name, spec in REGISTRY.items()}
     if faults:
         logging.getLogger("edge_mdda").warning("compiled kernels cannot be kept or read: %s", faults[0])
