@@ -1,6 +1,7 @@
 """What the screening says of spoiled pictures, and how many good ones it sends back.
 
     python -m benchmarks.inputs --json out.json                # the table; needs ../shared/data, or --data DIR
+    python -m benchmarks.inputs later --images 120             # kinds that the checks were not built for
     python -m benchmarks.inputs fit --data ../shared/data      # writes edge_mdda/picture/usual.json anew
 
 A lesion that is REFER as it is and ROUTINE once spoiled would be missed. RETAKE is the right answer to what spoils it.
@@ -16,12 +17,13 @@ import struct
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.spoiled_later import Spoil, later_kinds
 from edge_mdda import Screener
 from edge_mdda.picture.colour import srgb_light, to_xyz
 from edge_mdda.picture.decode import decode
@@ -34,7 +36,6 @@ KEPT = 0.985  # share of a source's pictures that its mean and spread are taken 
 ROUNDS = 3
 SIDE = 224  # pixels of the data sets
 MALIGNANT = ("akiec", "bcc", "mel")
-Spoil = Callable[[np.ndarray], np.ndarray]
 
 
 def rows(root: Path, split: str) -> Iterator[tuple[dict[str, str], Path]]:
@@ -177,11 +178,13 @@ def no_lesions(seed: int = 3) -> dict[str, np.ndarray]:
     }
 
 
+Written = Callable[[np.ndarray], bytes]
+
 PROPHOTO = Primaries(1.8, (0.345704, 0.358540, 0.734699, 0.265301, 0.159597, 0.840403, 0.036598, 0.000105))
 """ISO 22028-2, without the straight part of its curve."""
 
 
-def in_colours(primaries: Primaries) -> Callable[[np.ndarray], bytes]:
+def in_colours(primaries: Primaries) -> Written:
     """The picture with its colours kept, but written in other levels: a PNG that says so (cHRM and gAMA, or cICP)."""
 
     def written(x: np.ndarray) -> bytes:
@@ -215,16 +218,18 @@ def as_png(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
 
 
-def spoiled_rows(screener: Screener, data: Path, images: int) -> list[dict[str, object]]:
+def spoiled_rows(
+    screener: Screener, data: Path, images: int, spoils: Mapping[str, Spoil], files: Mapping[str, Written]
+) -> list[dict[str, object]]:
     """For each kind, what becomes of malignant lesions of the test split that are REFER as they are."""
     chosen = sorted((row["image_id"], path) for row, path in rows(data / SOURCES[0], "test") if row["dx"] in MALIGNANT)
     pictures = [read(path) for _, path in chosen[:images]]
     referred = [x for x in pictures if screener.screen(as_png(x), seed=1).advice.action == "refer"]
     table: list[dict[str, object]] = []
-    for kind, spoil in kinds().items():
+    for kind, spoil in spoils.items():
         said = Counter(screener.screen(as_png(spoil(x)), seed=1).advice.action for x in referred)
         table.append({"kind": kind, "n": len(referred), **{a: said[a] for a in ("routine", "retake", "refer")}})
-    for kind, written in FILES.items():
+    for kind, written in files.items():
         said = Counter(screener.screen(written(x), seed=1).advice.action for x in referred)
         table.append({"kind": kind, "n": len(referred), **{a: said[a] for a in ("routine", "retake", "refer")}})
     return table
@@ -279,10 +284,17 @@ def cost_ms(data: Path, runs: int = 60) -> float:
     return numbers.median(times)
 
 
+def print_kinds(table: Sequence[Mapping[str, object]]) -> None:
+    """The rows of :func:`spoiled_rows` in Markdown."""
+    print("| kind | n | ROUTINE | RETAKE | REFER |\n| --- | ---: | ---: | ---: | ---: |")
+    for row in table:
+        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inputs", description=__doc__.split("\n")[0])
-    parser.add_argument("what", nargs="?", choices=("table", "fit"), default="table", help="(%(default)s)")
+    parser.add_argument("what", nargs="?", choices=("table", "later", "fit"), default="table", help="(%(default)s)")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), metavar="DIR", help="(%(default)s)")
     parser.add_argument("--images", type=int, default=60, metavar="N", help="malignant lesions to spoil (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
@@ -293,18 +305,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.what == "fit":
         fit(args.data)
         return 0
+    if args.what == "later":
+        with Screener() as screener:
+            print_kinds(spoiled_rows(screener, args.data, args.images, later_kinds(), {}))
+        return 0
     with Screener() as screener:
         report: dict[str, Any] = {
             "model": screener.classifier.manifest.name,
-            "spoiled": spoiled_rows(screener, args.data, args.images),
+            "spoiled": spoiled_rows(screener, args.data, args.images, kinds(), FILES),
             "no lesion": {name: screener.screen(as_png(x), seed=1).advice.action for name, x in no_lesions().items()},
             "unspoiled": false_retakes(args.data),
             "benign": benign_refers(screener, args.data),
             "cost_ms": cost_ms(args.data),
         }
-    print("| kind | n | ROUTINE | RETAKE | REFER |\n| --- | ---: | ---: | ---: | ---: |")
-    for row in report["spoiled"]:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+    print_kinds(report["spoiled"])
     for name, action in report["no lesion"].items():
         print(f"| {name} (no lesion) | 1 | {action} |")
     for row in [*report["unspoiled"], *report["benign"]]:

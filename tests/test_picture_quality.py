@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from made_files import encode
 
 from benchmarks.inputs import FILES, SOURCES, as_png, false_retakes, kinds, no_lesions
+from benchmarks.spoiled_later import later_kinds
 from edge_mdda import Screener
 from edge_mdda.picture.decode import decode
 from edge_mdda.picture.field import useful_square, whole_field
@@ -157,6 +158,15 @@ def test_the_whole_field_has_no_black_and_keeps_what_the_square_leaves_out(scree
     assert 0 <= answer.malignant_in_whole_field <= 1
     assert answer.advice.action == "refer" or answer.malignant_in_whole_field < answer.operating_point["refer_at"]
     assert screener.screen(as_png(lesion()), seed=1).malignant_in_whole_field is None
+
+
+@pytest.mark.parametrize("kind", sorted({**kinds(), **later_kinds()}))
+def test_each_kind_spoils_the_picture_and_leaves_a_picture(kind):
+    good = lesion()
+    spoiled = {**kinds(), **later_kinds()}[kind](good)
+    assert spoiled.dtype == np.uint8 and spoiled.ndim == 3 and spoiled.shape[2] == 3
+    assert spoiled.shape != good.shape or not np.array_equal(spoiled, good)
+    assert np.array_equal(good, lesion())  # the original is left alone
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
