@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import re
 import signal
 import socket
@@ -33,10 +34,9 @@ def get(url: str) -> str:
         return answer.read().decode()
 
 
-def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "edge_mdda", "serve", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+def serve(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "edge_mdda", "serve", *arguments]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, env={**os.environ, **environ})
 
 
 def test_demo_for_a_newcomer(tmp_path):
@@ -64,11 +64,12 @@ def test_records_outlive_the_command(tmp_path):
             process.communicate(timeout=30)
 
 
-def test_a_port_in_use_is_one_line():
+def test_a_port_in_use_is_one_line_and_leaves_nothing_behind(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = serve("--demo", "--port", str(taken.getsockname()[1]))
+        done = serve("--demo", "--port", str(taken.getsockname()[1]), TMPDIR=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
     assert done.returncode == 1 and "choose another with --port" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -79,7 +80,8 @@ def test_wrong_usage(arguments):
 
 
 def test_a_missing_model_is_one_line(tmp_path):
-    done = serve("--demo", "--port", "0", "--model", str(tmp_path / "no.onnx"))
+    done = serve("--demo", "--port", "0", "--model", str(tmp_path / "no.onnx"), TMPDIR=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
     assert done.returncode == 1 and done.stderr.strip().count("\n") == 0 and "no.onnx" in done.stderr
 
 

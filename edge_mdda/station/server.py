@@ -113,10 +113,10 @@ def _stop(*_: object) -> None:
 def run(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM."""
     signal.signal(signal.SIGTERM, _stop)
-    folder = Path(tempfile.mkdtemp(prefix="edge-mdda-demo-")) if settings.demo else settings.folder
     if settings.lan:
         check_pair(settings.lan.certificate, settings.lan.key)
     listener = listen(EVERYWHERE if settings.lan else LOOPBACK, settings.port)
+    folder = Path(tempfile.mkdtemp(prefix="edge-mdda-demo-")) if settings.demo else settings.folder
     try:
         camera = Camera(settings.camera) if settings.camera else None
         store = Store(folder)
