@@ -29,7 +29,8 @@ def average(first: Path, second: Path, share: float, out: Path) -> Path:
     Parameters
     ----------
     first, second : Path
-        Checkpoints of one architecture and the same labels.
+        Checkpoints of one architecture and the same labels; the first may be an ONNX file of this project, with its
+        manifest.
     share : float
         Of the second, 0 to 1.
     out : Path
@@ -43,9 +44,10 @@ def average(first: Path, second: Path, share: float, out: Path) -> Path:
         One cannot be read.
     """
     from export.train.fake_quant import FakeQuantNet
-    from export.train.network import network_from_checkpoint, save_checkpoint
+    from export.train.from_onnx import open_network
+    from export.train.network import save_checkpoint
 
-    (a, content), (b, other) = network_from_checkpoint(first), network_from_checkpoint(second)
+    (a, content), (b, other) = open_network(first), open_network(second)
     if a.arch != b.arch or content["labels"] != other["labels"]:
         raise ExportError(f"{first} and {second}: not the same architecture and labels, nothing lies between them")
     mean, end = FakeQuantNet(a, n_float=None), FakeQuantNet(b, n_float=None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from edge_mdda.classifier.manifest import manifest_path, read_manifest
+from export.options import TrainOptions
 from export.train.fake_quant import FakeQuantNet
-from export.train.network import CheckpointError, LesionNet
+from export.train.network import CheckpointError, LesionNet, network_from_checkpoint
 
 LAYER_INPUTS = 3  # of a convolution or the last layer: data, weights, bias
 
@@ -67,3 +70,11 @@ def network_from_onnx(path: Path, arch: str, n_classes: int) -> LesionNet:
                     raise CheckpointError(f"{path}: '{name}' has shape {tuple(found.shape)}, {arch} another")
                 parameter.copy_(found)
     return folded.to_network()
+
+
+def open_network(path: Path, arch: str = TrainOptions.arch) -> tuple[LesionNet, dict[str, Any]]:
+    """A checkpoint's network and other fields; of an ONNX file with its manifest the same, as far as it has them."""
+    if path.suffix != ".onnx":
+        return network_from_checkpoint(path)
+    labels = list(read_manifest(manifest_path(path))[1].labels)
+    return network_from_onnx(path, arch, len(labels)).eval(), {"labels": labels, "options": {"arch": arch}}
