@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     bundle.add_argument(
         "--hardened", action="store_true", help="pack the built-in model 'hardened' too (4 MB for each runtime)"
     )
+    bundle.add_argument("--broad", action="store_true", help="pack the built-in model 'broad' too, likewise")
     bundle.add_argument(
         "--release",
         type=int,
@@ -166,6 +167,7 @@ def _bundle(args: argparse.Namespace) -> int:
         tuple(args.model),
         locks,
         hardened=args.hardened,
+        broad=args.broad,
         release=args.release,
         valid_days=args.valid_days,
         trust=tuple(args.trust),

@@ -61,8 +61,8 @@ class Request:
         Models with their manifests, one for a runtime; empty: the built-in ones that the board's runtimes run.
     locks, cache : Path, optional
         Folder of the lock files, and of downloaded wheels and compiled kernels.
-    hardened : bool
-        Pack the built-in ``hardened`` model too, for each of the board's runtimes.
+    hardened, broad : bool
+        Pack the built-in model of that name too, for each of the board's runtimes.
     release : int, optional
         Release number; a board refuses a smaller one than it has had. None: the time of the source, in seconds, so that
         a bundle of later source has a higher one and the same source gives the same bytes.
@@ -79,6 +79,7 @@ class Request:
     locks: Path = LOCKS
     cache: Path | None = None
     hardened: bool = False
+    broad: bool = False
     release: int | None = None
     valid_days: int | None = None
     trust: tuple[Path, ...] = ()
@@ -226,8 +227,9 @@ def _chosen_models(request: Request) -> list[Path]:
         raise DeployError(
             f"board {request.board.name} runs {' and '.join(wanted)} files: name one {missing[0]} model too"
         )
-    if request.hardened:  # beside the others: the names of built-in models cannot be taken for one another
-        models += [built_in(name, "hardened") for name in request.board.runtimes]
+    # Beside the others: the names of built-in models cannot be taken for one another.
+    for name in (name for name, wanted in (("hardened", request.hardened), ("broad", request.broad)) if wanted):
+        models += [built_in(runtime, name) for runtime in request.board.runtimes]
     return models
 
 

@@ -376,11 +376,12 @@ def test_settings_of_a_board():
     assert "EDGE_MDDA_THREADS=3\n" in text
 
 
-def test_the_hardened_models_are_packed_beside_the_others_when_asked_for(tmp_path):
+@pytest.mark.parametrize("name", ["hardened", "broad"])
+def test_named_models_are_packed_beside_the_others_when_asked_for(tmp_path, name):
     board = find_board("rpi4")
     request = Request(board, board.system("bookworm"), tmp_path / "no.key")
     stems = [path.stem for path in _chosen_models(request)]
     assert stems == ["lesion-lite0-int8"] * len(board.runtimes)
-    both = _chosen_models(replace(request, hardened=True))
-    assert [path.stem for path in both] == stems + ["lesion-lite0-hardened-int8"] * len(board.runtimes)
+    both = _chosen_models(replace(request, **{name: True}))
+    assert [path.stem for path in both] == stems + [f"lesion-lite0-{name}-int8"] * len(board.runtimes)
     assert {path.suffix for path in both} == {".onnx", ".tflite"}

@@ -30,7 +30,7 @@ def test_the_built_in_models_compute_what_was_recorded(capsys):
     assert main(["selftest", "--json", "--runtime", "tflite", "--runtime", "onnx"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["ok"] is True
-    titles = [f"selftest {runtime}{name}" for runtime in ("tflite", "onnx") for name in ("", " hardened")]
+    titles = [f"selftest {runtime}{name}" for runtime in ("tflite", "onnx") for name in ("", " hardened", " broad")]
     assert [(found["name"], found["status"]) for found in answer["findings"]] == [(title, OK) for title in titles]
     assert "never a diagnosis" in answer["notice"]
 

@@ -50,7 +50,7 @@ def model(request) -> Path:
     return request.param
 
 
-FLOAT_LAYERS = {"lesion-lite0-int8": 3, "lesion-lite0-hardened-int8": 3}
+FLOAT_LAYERS = dict.fromkeys(("lesion-lite0-int8", "lesion-lite0-hardened-int8", "lesion-lite0-broad-int8"), 3)
 """Their first two convolutions and their last layer, as the model card says; every other int8 file has none."""
 
 

@@ -158,7 +158,7 @@ def test_doctor_says_whether_telemetry_is_off(tmp_path, monkeypatch):
 def test_verify_of_every_built_in_model_passes(capsys):
     from edge_mdda.cli.main import main
 
-    for model in ("standard", "hardened"):
+    for model in ("standard", "hardened", "broad"):
         assert main(["verify", model]) == 0
     captured = capsys.readouterr()
     assert captured.err == "" and "not signed" in captured.out

@@ -27,6 +27,8 @@ from export.convert.rebuild import OPERATORS, Rebuilt
 INT8_RANGES = {np.dtype(np.uint8): (0, 255), np.dtype(np.int8): (-128, 127)}
 MODELS = {name: built_in(name=name) for name in BUILT_IN_MODELS}
 """Networks that can be judged, by the name in the rows."""
+STUDIED = ("standard", "hardened")
+"""Those that the plan has rows of."""
 SURROGATES = Path(__file__).parent / "surrogates"
 
 
@@ -145,8 +147,8 @@ class Deployed:
 
 
 def available() -> list[str]:
-    """Names of the networks whose files are here."""
-    return [name for name, path in MODELS.items() if path.exists()]
+    """Names of the studied networks whose files are here."""
+    return [name for name in STUDIED if MODELS[name].exists()]
 
 
 def deployed(name: str, device: str = "cpu") -> Deployed:

@@ -238,11 +238,11 @@ class Run:
 
 def chosen_models(wanted: str) -> tuple[str, ...]:
     """Names of the networks to judge; says which one is left out because its file is not here."""
-    from benchmarks.robustness.networks import MODELS, available
+    from benchmarks.robustness.networks import MODELS, STUDIED, available
 
     if wanted != "all":
         return (wanted,)
-    for name in MODELS:
+    for name in STUDIED:
         if name not in available():
             print(f"robustness: the network '{name}' is not here ({MODELS[name].name}); left out", file=sys.stderr)
     return tuple(available())

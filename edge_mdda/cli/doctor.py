@@ -30,7 +30,7 @@ def add_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     doctor.add_argument(
-        "--model", type=Path, metavar="MODEL", help="the model to screen with (standard, hardened or a file)"
+        "--model", type=Path, metavar="MODEL", help="the model to screen with (standard, broad, hardened or a file)"
     )
     doctor.add_argument("--json", action="store_true", help="one JSON object")
     doctor.set_defaults(run=_run, parser=doctor)

@@ -21,8 +21,8 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 MAX_THREADS = 256
 PROVIDERS = ("cpu", "cuda", "tensorrt", "auto")
 MODEL_HELP = (
-    "standard (default), hardened (trained against who knows the purifier, errs more often on clean pictures),"
-    " or your own .onnx or .tflite with its manifest"
+    "standard (default), broad (trained on three sources: refers more melanomas of other clinics), hardened (trained"
+    " against who knows the purifier, errs more often on clean pictures), or your own .onnx or .tflite"
 )
 PROVIDER_HELP = "what ONNX Runtime runs on; auto: the fastest that loads (%(default)s)"
 THREADS_SETTING, PRESET_SETTING = "EDGE_MDDA_THREADS", "EDGE_MDDA_PRESET"  # what a board's configuration sets

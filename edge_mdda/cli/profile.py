@@ -84,7 +84,7 @@ def add_command(commands: Any) -> None:
         action="append",
         default=[],
         metavar="MODEL",
-        help="model to run (standard, hardened or a file); more of them are for --sweep",
+        help="model to run (standard, broad, hardened or a file); more of them are for --sweep",
     )
     profile.add_argument(
         "--provider",
