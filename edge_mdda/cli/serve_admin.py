@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mdda.cli.options import EXIT_FAILED, EXIT_OK
 from edge_mdda.console import complain
-from edge_mdda.hardware.storage import records_folder
 
 if TYPE_CHECKING:
     from edge_mdda.station.backups import Copied
@@ -22,6 +21,8 @@ NEEDS = ("starlette", "uvicorn", "jinja2", "python_multipart", "nacl")
 def data_folder(args: argparse.Namespace) -> Path:
     """Where the records lie: as named, or in the user's own folder."""
     named: Path | None = args.data
+    from edge_mdda.hardware.storage import records_folder
+
     return named or records_folder()
 
 
