@@ -11,7 +11,7 @@ from edge_mdda import NOTICE
 from edge_mdda.cli import serve_admin, serve_send, serve_visit
 from edge_mdda.cli.options import EXIT_FAILED, limits, number
 from edge_mdda.cli.serve_admin import data_folder, require_packages
-from edge_mdda.hardware.storage import DATA_SETTING
+from edge_mdda.hardware import DATA_SETTING
 
 DEFAULT_PORT = 8080
 MAX_PORT = 65535

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from edge_mdda.hardware import DATA_SETTING
 from edge_mdda.hardware.inventory import ROOT, mount_of, mounts, text_of
 
 VISIT_BYTES = 4 << 20  # a picture of 12 megapixels as JPEG, and the two views that the network saw
 LOW_VISITS, MIN_VISITS = 500, 50  # a busy month, a busy day
 ENCRYPTED_KINDS = ("ecryptfs", "fuse.gocryptfs", "fuse.cryfs", "fuse.encfs")
-DATA_SETTING = "EDGE_MDDA_STATION"
 
 
 def records_folder() -> Path:
