@@ -38,8 +38,8 @@ examples:
   edge-mdda screen --draws 8 lesion.jpg          average eight purifications, and say how much they differ
 
 Measured elsewhere, it misses more: of 307 malignant lesions of the official ISIC 2018 test set 15 had the advice
-ROUTINE (5 %), of 519 melanomas of an older ISIC archive 127 (24 %). A picture that looks fine to it may be a melanoma. 'broad' (--model broad) was
-trained on three sources: on 359 pictures of that archive, 73 of them melanomas, 4 had ROUTINE, with 'standard' 12.
+ROUTINE (5 %), of 519 melanomas of an older ISIC archive 127 (24 %). A picture that looks fine to it may be a melanoma.
+'broad' (--model broad) was trained on three sources: of 73 melanomas of that archive 4 had ROUTINE, with 'standard' 12.
 
 exit status: 0 all images screened, 1 at least one failed, 2 wrong usage
 """
