@@ -26,6 +26,7 @@ from edge_mdda import NOTICE  # noqa: E402
 from edge_mdda.errors import StationError  # noqa: E402
 from edge_mdda.picture.decode import decode  # noqa: E402
 from edge_mdda.station import dicom  # noqa: E402
+from edge_mdda.station.dicom_pdf import encapsulated  # noqa: E402
 from edge_mdda.station.dicom_pixels import JPEG_BASELINE, frame_of  # noqa: E402
 from edge_mdda.station.dicom_report import bytes_of, result  # noqa: E402
 from edge_mdda.station.sites import SITES  # noqa: E402
@@ -88,7 +89,10 @@ def test_dciodvfy_finds_no_error(name, tmp_path):
         pytest.skip("no dciodvfy here: apt-get install dicom3tools")
     visit = VISITS[name]()
     picture = dicom.image(visit)
-    for made, kind in ((picture, "DermoscopicPhotographyImage"), (result(visit, picture), "ComprehensiveSR")):
+    said_of_it = result(visit, picture)
+    page = encapsulated(visit, b"%PDF-1.4 odd", picture, said_of_it)
+    kinds = ((picture, "DermoscopicPhotographyImage"), (said_of_it, "ComprehensiveSR"), (page, "EncapsulatedPDF"))
+    for made, kind in kinds:
         path = tmp_path / "made.dcm"
         path.write_bytes(bytes_of(made))
         said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, timeout=60)
@@ -213,6 +217,30 @@ def test_same_visit_same_bytes_in_the_child(tmp_path):
     picture = dicom.image(visit)
     assert (tmp_path / "image.dcm").read_bytes() == bytes_of(picture)
     assert (tmp_path / "result.dcm").read_bytes() == bytes_of(result(visit, picture))
+
+
+def test_the_report_goes_as_a_document_too(tmp_path):
+    pytest.importorskip("reportlab", reason="the extra report is not installed")
+    from edge_mdda.station.report_check import check
+    from edge_mdda.station.report_pdf import report
+
+    visit = drawn_visit()
+    content = report(visit)
+    (tmp_path / "visit.json").write_text(visit.to_json(), encoding="utf-8")
+    (tmp_path / "report.pdf").write_bytes(content)
+    command = [sys.executable, "-m", "edge_mdda.station.dicom_report", str(tmp_path / "visit.json"), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    assert json.loads(done.stdout) == {"files": ["image.dcm", "result.dcm", "report.dcm"]}
+    picture, said = both_of_drawn()
+    document = pydicom.dcmread(tmp_path / "report.dcm")
+    inner = document.EncapsulatedDocument[: document.EncapsulatedDocumentLength]
+    assert inner == content
+    assert check(inner).visit == visit
+    assert NOTICE in document.DocumentTitle
+    sources = [item.ReferencedSOPInstanceUID for item in document.SourceInstanceSequence]
+    assert sources == [picture.SOPInstanceUID, said.SOPInstanceUID]
+    assert document.StudyInstanceUID == picture.StudyInstanceUID
+    assert bytes_of(encapsulated(visit, content, picture, said)) == (tmp_path / "report.dcm").read_bytes()
 
 
 def test_a_number_that_dicom_cannot_hold_is_refused(tmp_path):

@@ -24,7 +24,7 @@ from edge_mdda.models import DEMO_IMAGE
 from edge_mdda.station.hand_on import write
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ["report.pdf", "image.dcm", "result.dcm", "visit.fhir.json"]
+FILES = ["report.pdf", "image.dcm", "result.dcm", "report.dcm", "visit.fhir.json"]
 BLOCKED = """
 import sys
 from importlib.abc import MetaPathFinder

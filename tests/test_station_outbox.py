@@ -256,7 +256,7 @@ def test_a_drawn_visit_arrives_whole(tmp_path, orthanc):
     assert done.returncode == 0, done.stderr
     assert len(orthanc.get("studies")) == 1
     instances = [orthanc.get(f"instances/{one}/simplified-tags") for one in orthanc.get("instances")]
-    assert sorted(tags["Modality"] for tags in instances) == ["DMS", "SR"]
+    assert sorted(tags["Modality"] for tags in instances) == ["DMS", "DOC", "SR"]
     assert len({tags["PatientID"] for tags in instances}) == 1
 
 

@@ -1,7 +1,8 @@
 """What the program said of a visit as a DICOM Structured Report: TID 1500 in Comprehensive SR (PS3.16, PS3.3 A.35.3).
 
-``python -m edge_mdda.station.dicom_report VISIT.json FOLDER`` writes the picture and the report and ends: highdicom
-0.28 has a peak of 181 MB (it reads the standard's tables), which a station has no use for between two visits.
+``python -m edge_mdda.station.dicom_report VISIT.json FOLDER`` writes the picture, the result and, where the folder
+holds its PDF, the page of the report, and ends: highdicom 0.28 has a peak of 181 MB (it reads the standard's tables),
+which a station has no use for between two visits.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ from edge_mdda.station.dicom import (
     sign,
     tracking_id,
 )
+from edge_mdda.station.dicom_pdf import encapsulated
 from edge_mdda.station.visit import NAMESPACE, Visit, uid
 
 if TYPE_CHECKING:
     from highdicom.sr import CodedConcept, MeasurementReport
     from pydicom.dataset import Dataset
 
-IMAGE, RESULT = "image.dcm", "result.dcm"
+IMAGE, RESULT, REPORT = "image.dcm", "result.dcm", "report.dcm"
+PAGE = "report.pdf"
 OWN = "99EDGEMDDA"
 """Private coding scheme (PS3.16, 99 in front) of what only this program says."""
 CODES = {
@@ -196,17 +199,21 @@ def bytes_of(dataset: Dataset) -> bytes:
 
 
 def main() -> int:
-    """Write both files and print their names as JSON."""
+    """Write the files and print their names as JSON."""
     visit = Visit.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     folder = Path(sys.argv[2])
     try:
         picture = image(visit)
-        for name, dataset in ((IMAGE, picture), (RESULT, result(visit, picture))):
+        said = result(visit, picture)
+        made = {IMAGE: picture, RESULT: said}
+        if (folder / PAGE).exists():
+            made[REPORT] = encapsulated(visit, (folder / PAGE).read_bytes(), picture, said)
+        for name, dataset in made.items():
             replace_file(str(folder / name), bytes_of(dataset))
     except EdgeMddaError as error:
         complain("DICOM", error)
         return 1
-    print(json.dumps({"files": [IMAGE, RESULT]}))
+    print(json.dumps({"files": list(made)}))
     return 0
 
 
