@@ -128,12 +128,20 @@ def test_bad_input_leaves_nothing(tmp_path):
         with pytest.raises(StationError):
             outbox.add(wrong, 0.0)
     assert sorted(path.name for path in outbox.folder.iterdir()) == ["sent"]
-    (outbox.folder / "scrap").mkdir()
-    (outbox.folder / "scrap" / "item.json").write_text("{", encoding="utf-8")
-    assert outbox.items() == []
     (tmp_path / "file").write_text("")
     with pytest.raises(StationError):
         Outbox(tmp_path / "file")
+
+
+def test_an_item_with_a_damaged_note_is_not_lost(tmp_path):
+    outbox, other = Outbox(tmp_path / "box"), Other()
+    files = visit(tmp_path / "visit")
+    name = outbox.add(files, 0.0)
+    (outbox.folder / name / "item.json").write_text("{", encoding="utf-8")
+    (item,) = outbox.items()
+    assert "damaged" in item.error
+    assert outbox.send(other, 10.0) == (1, 0)
+    assert other.got == [path.read_bytes() for path in files]
 
 
 CHILD = """
@@ -224,7 +232,9 @@ def test_orthanc_away_then_there_then_killed(tmp_path, orthanc):
     assert "3 wait" in away.stdout
     assert "not reached" in away.stderr
     assert "Traceback" not in away.stderr
+    assert send(box, "--check", "--to", orthanc.address).returncode == 1
     orthanc.start()
+    assert "answers" in send(box, "--check", "--to", orthanc.address).stdout
     there = send(box, "--to", orthanc.address)
     assert there.returncode == 0, there.stderr
     assert "3 arrived, 0 wait" in there.stdout
@@ -309,6 +319,8 @@ def test_a_web_archive(tmp_path, web_plugin):
     assert "not reached" in away.stderr
     one.start()
     try:
+        assert send(box, "--check", "--to", one.web_address).returncode == 0
+        assert one.get("instances") == []
         assert send(box, "--to", one.web_address).returncode == 0
         assert len(one.get("instances")) == 2
         changes = one.get("changes")["Last"]

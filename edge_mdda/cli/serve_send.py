@@ -42,6 +42,7 @@ def add_action(actions: Any) -> None:
     send.add_argument("--own-title", default="EDGE-MDDA", metavar="TITLE", help="ours, as it knows us (%(default)s)")
     send.add_argument("--outbox", type=Path, metavar="BOX", help="folder of what waits (outbox in the records' folder)")
     send.add_argument("--now", action="store_true", help="try at once what failed a short while ago")
+    send.add_argument("--check", action="store_true", help="only ask whether the archive answers; nothing is sent")
     send.add_argument("--json", action="store_true", help="one JSON object")
     send.add_argument("--data", type=Path, metavar="RECORDS", default=argparse.SUPPRESS, help="folder of the records")
     send.set_defaults(run=_run, parser=send)
@@ -58,6 +59,10 @@ def _run(args: argparse.Namespace) -> int:
     named = {"authority": args.ca, "certificate": args.certificate, "key": args.key}
     pem = {name: str(path.absolute()) for name, path in named.items() if path}
     to = dicom_send.archive(args.to, args.own_title, args.tls, **pem)
+    if args.check:
+        dicom_send.send([], to)
+        print(json.dumps({"answers": True}) if args.json else f"{args.to} answers")
+        return EXIT_OK
     outbox = Outbox(args.outbox or data_folder(args) / OUTBOX)
     for visit in args.visits:
         outbox.add(sorted(visit.glob("*.dcm")), time.time())

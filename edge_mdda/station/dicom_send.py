@@ -29,6 +29,7 @@ CHILD_TIMEOUT = 600.0  # seconds for all files of one visit
 SUCCESS, PENDING = 0x0000, (0xFF00, 0xFF01)  # statuses (PS3.7, annex C)
 WARNINGS = (0xB000, 0xB006, 0xB007)  # stored, with coerced or dropped elements
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query/Retrieve Information Model - FIND (PS3.4, C.6.2)
+ECHO = "1.2.840.10008.1.1"  # Verification (PS3.4, A.4)
 _ARCHIVE = re.compile(r"([!-\[\]-~]{1,16})@([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
 
 
@@ -116,7 +117,7 @@ def _web(text: str, own_title: str, pem: dict[str, str]) -> Archive:
 
 
 def send(files: Sequence[Path], to: Archive) -> None:
-    """Send in a child; on return every object is in the archive.
+    """Send in a child; on return every object is in the archive. Without files, only ask whether it answers (C-ECHO).
 
     Raises
     ------
@@ -149,6 +150,7 @@ def _send(files: Sequence[Path], to: Archive) -> None:
     entity = AE(ae_title=to.own_title)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = TIMEOUT
     entity.add_requested_context(UID(FIND))
+    entity.add_requested_context(UID(ECHO))
     # Each object in the form that it is stored in, and in no other: nothing is decoded or encoded anew.
     for kind in {(d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in datasets}:
         entity.add_requested_context(*kind)
@@ -161,6 +163,8 @@ def _send(files: Sequence[Path], to: Archive) -> None:
         )
         raise NotReachedError(f"{place}: {why}: check that it runs, its address, and that it knows {to.own_title}")
     try:
+        if not files and association.send_c_echo().get("Status", -1) != SUCCESS:
+            raise StationError(f"{place}: does not answer an echo")
         for path, dataset in zip(files, datasets, strict=True):
             if _is_there(association, dataset, place):
                 continue

@@ -109,13 +109,17 @@ class Outbox:
         return name
 
     def items(self) -> list[Item]:
-        """All that wait, the oldest first."""
+        """All that wait, the oldest first; one whose ``item.json`` is damaged is still there, with all its files."""
         found = []
         for path in self.folder.iterdir():
-            if path.name != SENT and not path.name.startswith("."):
-                with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                    values = json.loads((path / ITEM).read_text(encoding="utf-8"))
-                    found.append(Item(**{**values, "files": tuple(values["files"])}))
+            if path.name == SENT or path.name.startswith(".") or not path.is_dir():
+                continue
+            try:
+                values = json.loads((path / ITEM).read_text(encoding="utf-8"))
+                found.append(Item(**{**values, "name": path.name, "files": tuple(values["files"])}))
+            except (OSError, ValueError, TypeError, KeyError):
+                files = tuple(sorted(file.name for file in path.glob("*.dcm")))
+                found.append(Item(path.name, files, 0.0, 0.0, error=f"{ITEM} is damaged: all .dcm files are sent"))
         return sorted(found, key=lambda item: (item.added, item.name))
 
     def sent(self) -> int:

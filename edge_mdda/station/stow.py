@@ -92,6 +92,10 @@ def send(files: Sequence[Path], datasets: Sequence[Dataset], to: Archive) -> Non
     """
     web = Web(to)
     try:
+        if not files:
+            status, _ = web.ask("GET", "/studies?limit=1")
+            if status not in (200, 204):
+                raise StationError(f"{to.title}: answered a query with status {status}")
         wanted = [path for path, dataset in zip(files, datasets, strict=True) if not web.has(dataset)]
         if wanted:
             boundary = os.urandom(16).hex()
