@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 WINDOW = 4  # batches in the cluster for each thread of it: enough that none waits for this process
 LEAST_WINDOW = 8
 TRIES_ALONE = 2  # of a picture whose worker ends; in each the scheduler tries it on several workers
-LOOK_S = 30.0  # seconds without a result, after which it is asked whether there are workers at all
+LOOK_S = 10.0  # seconds without a result, after which it is asked whether there are workers at all
+LOOKS = 12  # without any worker, after which nothing more is waited for: two minutes
 GOES_ON = "the same command goes on where this one stopped"
 GONE = f"the cluster is gone: start it; {GOES_ON}"
 
@@ -113,6 +114,7 @@ def run(
     waiting, again = batches(parts, batch), deque[Batch]()
     open_parts: dict[int, Open] = {}
     under_way: dict[Future, Batch] = {}
+    empty = 0  # looks in a row that found no worker
     while True:
         with _asking():
             window = max(LEAST_WINDOW, WINDOW * sum(client.nthreads().values()))
@@ -127,8 +129,12 @@ def run(
             with _asking():
                 done = wait(list(under_way), timeout=LOOK_S, return_when="FIRST_COMPLETED").done
         except TimeoutError:
-            if not client.nthreads():
+            with _asking():
+                empty = 0 if client.nthreads() else empty + 1
+            if empty == LOOKS:
                 raise ExportError(f"the cluster has no workers left: start some; {GOES_ON}") from None
+            if empty and client.cluster is not None:  # ours; one that dies while it starts is not started again by Dask
+                client.cluster.scale(len(client.cluster.worker_spec))
             continue
         for future in done:
             item = under_way.pop(future)
