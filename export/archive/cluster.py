@@ -26,7 +26,7 @@ def connected(address: str | None, workers: int) -> Iterator[Client]:
     Raises
     ------
     ExportError
-        No scheduler there, no workers, or one of them lacks this program.
+        Workers here do not start; or no scheduler there, no workers, or one of them lacks this program.
     """
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # what goes wrong is told in one line, without Dask's tracebacks
@@ -37,23 +37,24 @@ def connected(address: str | None, workers: int) -> Iterator[Client]:
 
 
 def _connected(address: str | None, workers: int) -> Iterator[Client]:
-    import dask
     from distributed import Client, LocalCluster
 
     if address is None:
-        with (
+        try:
             # One thread each: a screening uses one core. No dashboard: nothing listens beyond this machine.
-            dask.config.set({"distributed.worker.daemon": True}),
-            LocalCluster(
+            local = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
                 host=LOOPBACK,
                 dashboard_address=None,
                 silence_logs=logging.CRITICAL,
-            ) as local,
-            Client(local) as client,
-        ):
+            )
+        except RuntimeError as error:
+            raise ExportError(
+                f"the workers do not start ({error}): is there memory for {workers}? Try again"
+            ) from error
+        with local, Client(local) as client:
             yield client
         return
     try:
