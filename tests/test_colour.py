@@ -261,15 +261,12 @@ def test_pictures_without_a_profile_load_nothing_of_this(tmp_path):
     assert run_python(program, str(tmp_path / "a.jpg")).stdout.strip() == "[]"
 
 
-def test_a_photograph_is_converted_in_place_and_in_little_time():
-    import time
+def test_a_photograph_is_converted_in_place():
 
     convert = converter(WIDE["Display P3"], None)
     assert convert is not None
     photo = np.random.default_rng(1).integers(0, 256, (1500, 2000, 3), np.uint8)
-    start = time.perf_counter()
     assert convert(photo) is photo
-    assert time.perf_counter() - start < 3  # seconds; 0.1 on an idle desktop computer
 
 
 @settings(max_examples=300, deadline=None)

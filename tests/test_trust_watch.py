@@ -63,8 +63,10 @@ def test_a_model_that_fails_at_every_image_is_degraded_and_goes_on_when_it_is_me
         until((inbox / "done" / name).exists, child)
     child.send_signal(signal.SIGTERM)
     status, _, said = ended(child)
-    assert (status, len(said)) == (0, 1), said
+    assert status == 0
     assert "degraded" in said[0] and "images stay" in said[0]
+    # Mended between two images of one round, the model failed at the first alone: that one is taken again.
+    assert all("taken again in" in line for line in said[1:]) and len(said) <= 1 + 2, said
     assert not [name for name in files_in(inbox) if name.startswith("failed/")]
 
 

@@ -106,9 +106,9 @@ class Profile:
 def _parametric(x: np.ndarray, kind: int, p: np.ndarray) -> np.ndarray:
     """The parametric curves of ICC.1, 10.18."""
     g, a, b, c, d, e, f = np.pad(p, (0, 7 - len(p))).tolist()
-    if kind == 0:
-        return x**g
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # what is not finite is refused afterwards
+        if kind == 0:
+            return x**g
         power = np.maximum(a * x + b, 0) ** g
         if kind in (1, 2):
             offset = c if kind == 2 else 0.0
