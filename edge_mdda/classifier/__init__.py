@@ -45,7 +45,8 @@ BUILT_IN_MODELS = {
 }
 """Names that stand for a model file, and its stem. ``hardened`` was trained against attackers who know the purifier; it
 is wrong more often on pictures that nobody attacked. ``broad`` was trained on three sources of pictures and refers more
-of the melanomas of other clinics; it tells the seven classes apart less well, and its robustness was not measured."""
+of the melanomas of other clinics; it tells the seven classes apart less well, and white-box adaptive attackers were not
+tried on it."""
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "models")
 
 
