@@ -75,7 +75,7 @@ def test_no_path_of_the_machine_it_was_written_on(page):
     [
         ("see /home/ada/notes", True),
         ("`/tmp/out.json`", True),
-        ("/work/main", True),
+        ("/work/ada/notes", True),
         ("/var/lib/edge-mdda/inbox", False),
         ("~/.config/labwc/autostart", False),
         ("edge-mdda serve backup /media/stick", False),
