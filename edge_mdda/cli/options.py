@@ -69,8 +69,8 @@ def remark(text: str) -> str:
     return text
 
 
-def real(low: float, high: float) -> Callable[[str], float]:
-    """An argparse type: a number in a range."""
+def real(low: float, high: float, what: str = "a number") -> Callable[[str], float]:
+    """An argparse type: a number in a range; ``what`` is what the complaint calls it."""
 
     def convert(text: str) -> float:
         try:
@@ -78,7 +78,7 @@ def real(low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"expected a number from {low:g} to {high:g}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected {what} from {low:g} to {high:g}, got {text!r}")
         return value
 
     return convert

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from edge_mdda import NOTICE
-from edge_mdda.cli.options import limits, open_screener
+from edge_mdda.cli.options import limits, open_screener, real
 
 MAX_SECONDS = 3600.0
 SETTLE_S, POLL_S = 2.0, 1.0
@@ -28,21 +28,6 @@ more); with --once also: an image failed or is still there. 2 wrong usage, 130 i
 """
 
 
-def _seconds(low: float) -> Callable[[str], float]:
-    """An argparse type: seconds from ``low`` to an hour."""
-
-    def convert(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= MAX_SECONDS:
-            raise argparse.ArgumentTypeError(f"expected seconds from {low:g} to {MAX_SECONDS:g}, got {text!r}")
-        return value
-
-    return convert
-
-
 def add_command(commands: Any, parents: Sequence[argparse.ArgumentParser]) -> None:
     """Add the command to the parser's ``add_subparsers``; ``parents`` hold the options that ``screen`` has, too."""
     watch = commands.add_parser(
@@ -57,13 +42,17 @@ def add_command(commands: Any, parents: Sequence[argparse.ArgumentParser]) -> No
     watch.add_argument("--once", action="store_true", help="screen what is there now, then end")
     watch.add_argument(
         "--settle",
-        type=_seconds(0),
+        type=real(0, MAX_SECONDS, "seconds"),
         default=SETTLE_S,
         metavar="S",
         help="seconds for which a file must not change before it is taken (%(default)g)",
     )
     watch.add_argument(
-        "--poll", type=_seconds(0.05), default=POLL_S, metavar="S", help="seconds between two looks (%(default)g)"
+        "--poll",
+        type=real(0.05, MAX_SECONDS, "seconds"),
+        default=POLL_S,
+        metavar="S",
+        help="seconds between two looks (%(default)g)",
     )
     watch.add_argument("--json", action="store_true", help="one JSON object a line")
     watch.set_defaults(run=_run_watch, parser=watch)
