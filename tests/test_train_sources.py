@@ -8,8 +8,9 @@ torch = pytest.importorskip("torch", exc_type=ImportError)
 from edge_mdda import Purifier  # noqa: E402
 from edge_mdda.mdda.params import PRESETS  # noqa: E402
 from export.dataset import CLASSES, DatasetError  # noqa: E402
+from export.metrics import auroc  # noqa: E402
 from export.train.lesion_sets import BENIGN, MALIGNANT_ONLY, WHOLE, LesionSets, pack, read_sets, unpack  # noqa: E402
-from export.train.sources import Recipe, Sampler, area_under_curve, known_loss  # noqa: E402
+from export.train.sources import Recipe, Sampler, known_loss  # noqa: E402
 from export.train.torch_attack import WAYS, Attack, attacked, margin  # noqa: E402
 from export.train.torch_augment import views  # noqa: E402
 from export.train.torch_mdda import Schedule, purify, rof  # noqa: E402
@@ -126,5 +127,5 @@ def test_labels_are_read_and_wrong_ones_refused(tmp_path):
 
 
 def test_area_under_curve_of_known_cases():
-    assert area_under_curve(np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, False, True, True])) == 1.0
-    assert area_under_curve(np.array([0.5, 0.5, 0.5, 0.5]), np.array([True, False, True, False])) == 0.5
+    assert auroc(np.array([False, False, True, True]), np.array([0.1, 0.2, 0.8, 0.9])) == 1.0
+    assert auroc(np.array([True, False, True, False]), np.array([0.5, 0.5, 0.5, 0.5])) == 0.5

@@ -29,6 +29,7 @@ from torch.nn import functional
 from edge_mdda import Purifier
 from edge_mdda.mdda.params import PRESETS
 from export.dataset import CLASSES, MALIGNANT
+from export.metrics import auroc
 from export.train.fake_quant import FakeQuantNet
 from export.train.lesion_sets import MALIGNANT_ONLY, LesionSets, read_sets, unpack
 from export.train.loop import kept_share, weight_groups
@@ -293,14 +294,6 @@ def probabilities(network: torch.nn.Module, x: torch.Tensor, schedule: Schedule 
     return torch.cat(parts)
 
 
-def area_under_curve(score: np.ndarray, positive: np.ndarray) -> float:
-    """AUROC by ranks (Mann-Whitney), ties counted half."""
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    n = positive.sum()
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n)))
-
-
 def recall_mean(predicted: torch.Tensor, targets: torch.Tensor) -> float:
     """Balanced accuracy over the classes that are there."""
     return float(torch.stack([(predicted[targets == c] == c).float().mean() for c in targets.unique()]).mean())
@@ -321,8 +314,8 @@ def judge(network: LesionNet, sets: LesionSets, device: str, eps: tuple[float, .
             continue
         for name, how in (("raw", None), ("balanced", schedule)):
             p = probabilities(network, x, how)
-            auroc = area_under_curve(p[:, malignant].sum(1).cpu().numpy(), malignant[sets.target[rows]])
-            report[f"source {source} clean {name}"] = {"n": len(y), "bacc": recall_mean(p.argmax(1), y), "auroc": auroc}
+            area = auroc(malignant[sets.target[rows]], p[:, malignant].sum(1).cpu().numpy())
+            report[f"source {source} clean {name}"] = {"n": len(y), "bacc": recall_mean(p.argmax(1), y), "auroc": area}
         if source or not eps:
             continue
         for e in eps:
